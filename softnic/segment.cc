@@ -103,4 +103,25 @@ void Segmenter::WriteHeader(uint32_t i, std::byte* out) const {
   memcpy(tcp + 16, &owed, 2);
 }
 
+size_t CutPieces(std::span<const Piece> pieces, uint64_t from, uint64_t bytes,
+                 std::span<Piece> out) {
+  size_t count = 0;
+  for (const Piece& piece : pieces) {
+    if (bytes == 0) break;
+    if (from >= piece.length) {
+      from -= piece.length;
+      continue;
+    }
+    const auto length =
+        static_cast<uint32_t>(std::min(piece.length - from, bytes));
+    CHECK_LT(count, out.size());
+    out[count++] = {piece.data + from, length, piece.region,
+                    piece.region_offset + from};
+    bytes -= length;
+    from = 0;
+  }
+  CHECK_EQ(bytes, 0u) << "bytes behind the end of the pieces";
+  return count;
+}
+
 }  // namespace softnic

@@ -23,6 +23,7 @@
 #include <span>
 
 #include "softnic/packet.h"
+#include "softnic/port.h"
 
 namespace softnic {
 
@@ -60,6 +61,12 @@ class Segmenter {
   uint32_t count_ = 0;
   uint32_t mss_ = 0;
 };
+
+// The `bytes` bytes from `from` on of the concatenated pieces, as pieces that
+// point into the same memory (and the same regions); their number. They must
+// lie in `pieces` and `out` must have room for as many pieces.
+size_t CutPieces(std::span<const Piece> pieces, uint64_t from, uint64_t bytes,
+                 std::span<Piece> out);
 
 }  // namespace softnic
 
