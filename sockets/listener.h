@@ -1,0 +1,55 @@
+// Listener: a local port that accepts connections.
+//
+// Threads, errors: as Stream. Lifetime: destroying it resets what was not
+// accepted yet; it may outlive its Stack, every call then says so.
+#ifndef SOCKETS_LISTENER_H_
+#define SOCKETS_LISTENER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "base/time.h"
+#include "memreg/frag.h"
+#include "sockets/cancel.h"
+#include "sockets/stream.h"
+#include "transport/address.h"
+
+namespace devwire {
+
+struct ListenOptions {
+  // Device memory that accepted streams receive into; none: host streams.
+  std::optional<PoolId> memory;
+  // Connections not accepted yet, half-open ones included; further SYNs are
+  // dropped and counted. 1 to 4096.
+  uint32_t backlog = 128;
+};
+
+class Listener {
+ public:
+  ~Listener();
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+
+  // The next connection that is established, or null when there is none now.
+  absl::StatusOr<std::unique_ptr<Stream>> TryAccept();
+  // Waits for one. DeadlineExceeded (ETIMEDOUT), Cancelled (ECANCELED).
+  absl::StatusOr<std::unique_ptr<Stream>> Accept(
+      Duration timeout, const CancelFlag* cancel = nullptr);
+
+  Endpoint local() const { return local_; }
+
+ private:
+  friend class Poller;
+  friend class Stack;
+  Listener(std::shared_ptr<StackCore> core, uint32_t id, Endpoint local);
+
+  std::shared_ptr<StackCore> core_;
+  uint32_t id_;
+  Endpoint local_;
+};
+
+}  // namespace devwire
+
+#endif  // SOCKETS_LISTENER_H_

@@ -1,0 +1,72 @@
+// Poller: waits until some of many streams and listeners are ready.
+//
+// Level: reported by every Wait() while it holds. Edge: reported once when it
+// begins to hold, and again only after it ended or (kReadable) more arrived.
+//
+// Threads:  one Wait() at a time; Add and Remove from any thread in
+//           kBusyThread mode, else the polling thread. In kCallerPolls mode
+//           Wait() polls the stack.
+// Lifetime: borrows the streams: a stream leaves the poller when it is closed.
+// Cost:     Wait() allocates nothing when it answers OK.
+#ifndef SOCKETS_POLLER_H_
+#define SOCKETS_POLLER_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/time.h"
+#include "sockets/listener.h"
+#include "sockets/stream.h"
+
+namespace devwire {
+
+// Bits of a readiness set.
+using Readiness = uint32_t;
+inline constexpr Readiness kReadable = 1;       // bytes, end of stream
+inline constexpr Readiness kWritable = 2;       // room in the send queue
+inline constexpr Readiness kSendCompleted = 4;  // PollSendCompletions has some
+inline constexpr Readiness kAcceptable = 8;     // listener: a connection waits
+inline constexpr Readiness kConnected = 16;     // the handshake is complete
+inline constexpr Readiness kFailed = 32;        // fatal; always reported
+inline constexpr Readiness kAllReadiness = 63;
+
+enum class Trigger : uint8_t { kLevel, kEdge };
+
+class Poller {
+ public:
+  struct Ready {
+    uint64_t user_data = 0;
+    Readiness what = 0;
+  };
+
+  ~Poller();
+  Poller(const Poller&) = delete;
+  Poller& operator=(const Poller&) = delete;
+
+  // AlreadyExists (EEXIST) when it is in a poller; ResourceExhausted beyond
+  // StackOptions::max_connections.
+  absl::Status Add(Stream& stream, Readiness interest, Trigger trigger,
+                   uint64_t user_data);
+  absl::Status Add(Listener& listener, Trigger trigger, uint64_t user_data);
+  // NotFound (ENOENT) when it is not in this poller.
+  absl::Status Remove(Stream& stream);
+  absl::Status Remove(Listener& listener);
+
+  // Waits until something is ready, at most `timeout` (0: does not wait).
+  // Returns how many entries of `ready` were filled: 0 on timeout.
+  absl::StatusOr<size_t> Wait(std::span<Ready> ready, Duration timeout);
+
+ private:
+  friend class Stack;
+  Poller(std::shared_ptr<StackCore> core, uint32_t id);
+
+  std::shared_ptr<StackCore> core_;
+  uint32_t id_;
+};
+
+}  // namespace devwire
+
+#endif  // SOCKETS_POLLER_H_

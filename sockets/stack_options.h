@@ -1,0 +1,88 @@
+// How a Stack is opened. Every field has a default that suits a first run.
+#ifndef SOCKETS_STACK_OPTIONS_H_
+#define SOCKETS_STACK_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "transport/address.h"
+
+namespace devwire {
+
+struct StaticNeighbor {
+  IpAddress ip;
+  MacAddress mac;
+};
+
+// What TCP is told; the defaults are what Linux does.
+struct TcpKnobs {
+  bool timestamps = true;
+  bool sack = true;
+  bool no_delay = false;  // true: no Nagle (RFC 1122 4.2.3.4)
+  // Receive window of one stream, in bytes of payload; bounded by the pool.
+  uint64_t receive_budget_bytes = 4u << 20;
+  // Bytes queued for sending in one stream, at most.
+  uint64_t send_budget_bytes = 8u << 20;
+  Duration connect_timeout = Duration::Nanoseconds(30'000'000'000);
+  // No acknowledgment for this long ends the stream (RFC 5482).
+  Duration user_timeout = Duration::Nanoseconds(120'000'000'000);
+  Duration time_wait = Duration::Nanoseconds(60'000'000'000);  // 2 MSL
+};
+
+struct StackOptions {
+  // Who runs the engine.
+  enum class Mode : uint8_t {
+    kCallerPolls,  // Stack::Poll() and the calls that wait; one thread
+    kBusyThread,   // a thread of the library polls without sleeping
+  };
+
+  // A libibverbs-ABI shared object, one per process; empty: the environment's
+  // DEVWIRE_VERBS_LIBRARY, else libibverbs.so.1.
+  std::string verbs_library;
+  std::string device;  // by name; empty: the only one there is
+  uint8_t port = 1;
+
+  // Owned addressing: this stack alone answers for `address`.
+  IpAddress address;
+  uint8_t prefix_bits = 24;
+  std::optional<IpAddress> gateway;
+  std::optional<MacAddress> mac;  // none: the port's
+  uint32_t mtu = 0;               // longest IP packet; 0: the port's
+  std::vector<StaticNeighbor> neighbors;
+
+  Mode mode = Mode::kCallerPolls;
+  uint32_t max_connections = 1024;
+  // Receives posted per queue, and frames queued for sending.
+  uint32_t rx_ring_frames = 512;
+  uint32_t tx_ring_frames = 512;
+  // Host memory: whole frames of streams that are not steered, and of host
+  // streams; send buffers.
+  uint64_t host_receive_bytes = 16u << 20;
+  uint64_t host_send_bytes = 8u << 20;
+  // Active opens take ports from aligned blocks of 2^port_block_bits.
+  uint16_t first_local_port = 49152;
+  uint8_t port_block_bits = 8;
+  // How long a handshake waits for its flow rule before it goes on without.
+  Duration rule_wait = Duration::Nanoseconds(100'000'000);
+
+  TcpKnobs tcp;
+};
+
+// How a region of device memory is used.
+struct PoolOptions {
+  // Bytes of one receive slot; at least the payload of one frame. 0: the
+  // smallest of 2048, 4096, 8192, 9216 that holds the MTU's.
+  uint32_t slot_bytes = 0;
+  // The part of the region that becomes receive slots, from its start. All of
+  // it when empty; 0: the region is for sending only.
+  std::optional<uint64_t> receive_bytes;
+  // Ask the NIC for relaxed ordering of payload writes.
+  bool relaxed_ordering = false;
+};
+
+}  // namespace devwire
+
+#endif  // SOCKETS_STACK_OPTIONS_H_

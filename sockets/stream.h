@@ -1,0 +1,159 @@
+// Stream: one TCP connection, its payload in device memory (or, for a host
+// stream, in host memory).
+//
+// Receiving into device memory: ReceiveFrags() lends pieces of the bound
+// memory in stream order; each comes with a token, to be given back with
+// ReturnTokens() when the device has consumed the piece. The stack itself
+// never reads or writes those bytes. Sending from it: SendDevice() queues spans
+// of the bound memory without a copy; they must not change until
+// PollSendCompletions() has reported their cookie.
+//
+// Threads:  with StackOptions::Mode::kBusyThread any thread may call anything,
+//           one call at a time per stream. With kCallerPolls the polling
+//           thread only. ReturnTokens() may be called from any thread, also
+//           while another call on the stream is in progress.
+// Lifetime: destroying a Stream is Close(). It may outlive its Stack: every
+//           call then answers FailedPrecondition (ESHUTDOWN).
+// Errors:   absl::Status with an errno (sockets/errno_map.h). After a fatal one
+//           (reset, timeout) every call repeats it, but frags that arrived
+//           before it can still be received.
+// Cost:     no allocation and no system call in ReceiveFrags, ReturnTokens,
+//           SendDevice, SendHost, Read and PollSendCompletions when they
+//           answer OK; in kBusyThread mode one round trip to the engine's
+//           thread, except ReturnTokens.
+#ifndef SOCKETS_STREAM_H_
+#define SOCKETS_STREAM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/time.h"
+#include "memreg/frag.h"
+#include "memreg/frag_pool.h"
+#include "sockets/stream_info.h"
+#include "transport/address.h"
+
+namespace devwire {
+
+class StackCore;
+struct StreamHandle;
+
+// The next bytes of the stream.
+struct StreamFrag {
+  // Where they lie: bytes from the start of the bound dmabuf. Only when `host`
+  // is null.
+  uint64_t offset = 0;
+  uint32_t length = 0;
+  // *Linear* bytes: they came in a header, or before the NIC steered the
+  // stream, and lie here in host memory, until the token is returned.
+  const std::byte* host = nullptr;
+  FragToken token;
+};
+
+struct Received {
+  size_t frags = 0;
+  uint64_t bytes = 0;
+  bool end_of_stream = false;  // The peer's FIN: nothing will follow.
+};
+
+// Bytes of bound device memory to send: `offset` from its start.
+struct DeviceSpan {
+  uint64_t offset = 0;
+  uint32_t length = 0;
+};
+
+enum class SendOutcome : uint8_t {
+  kQueued,      // All of it; a completion with the cookie will follow.
+  kWouldBlock,  // None of it: the send queue is full. Wait for kWritable.
+};
+
+// One SendDevice() whose memory is the caller's again.
+struct SendCompletion {
+  uint64_t cookie = 0;
+  uint64_t bytes = 0;
+  // False: the stream ended before the peer acknowledged all of it.
+  bool delivered = false;
+};
+
+struct CloseOptions {
+  // Frags lent stay valid and their tokens returnable after the close; for a
+  // device that still works on them. Else the close takes them back, and a
+  // later return answers kStale.
+  bool keep_frags = false;
+};
+
+class Stream {
+ public:
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  // -- receiving -------------------------------------------------------------
+  // Lends up to out.size() frags of at most max_bytes together, without
+  // waiting. A frag longer than the rest of max_bytes is split. {0, 0, false}
+  // when nothing has arrived.
+  absl::StatusOr<Received> ReceiveFrags(std::span<StreamFrag> out,
+                                        uint64_t max_bytes);
+
+  // Gives pieces back. Any thread; lock-free. Answers the first result that
+  // was not kReturned, after having tried all; `bad` (when given) is its index.
+  ReturnResult ReturnTokens(std::span<const FragToken> tokens,
+                            size_t* bad = nullptr);
+
+  // Host streams: copies the next bytes out, without waiting. `bytes` may be
+  // less than out.size(). InvalidArgument on a stream with device memory.
+  absl::StatusOr<Received> Read(std::span<std::byte> out);
+
+  // -- sending ---------------------------------------------------------------
+  // Queues bytes of `memory` (a BindMemory() result) without copying.
+  // InvalidArgument (EFAULT) when a span is not wholly inside it, or empty, or
+  // more than kMaxSpansPerSend. Completions come in the order of the calls.
+  absl::StatusOr<SendOutcome> SendDevice(PoolId memory,
+                                         std::span<const DeviceSpan> spans,
+                                         uint64_t cookie);
+  // Copies host bytes into the stack's send buffers. Returns how many it took:
+  // 0 when the queue is full.
+  absl::StatusOr<size_t> SendHost(std::span<const std::byte> bytes);
+
+  // Completions of SendDevice() so far, oldest first.
+  absl::StatusOr<size_t> PollSendCompletions(std::span<SendCompletion> out);
+
+  static constexpr size_t kMaxSpansPerSend = 64;
+
+  // -- ending ----------------------------------------------------------------
+  // No more to send: FIN after what is queued. Receiving goes on.
+  absl::Status CloseSend();
+  // Resets the connection. Sends that are queued complete as not delivered.
+  void Abort(std::string_view reason);
+  // Lets go of the stream. What is queued is still sent, then FIN; completions
+  // are no longer reported, so a caller that reuses device memory polls them
+  // first. Unread data at the close resets the peer (RFC 2525 2.17).
+  void Close(CloseOptions options = {});
+
+  // -- asking ----------------------------------------------------------------
+  // OK once established; Unavailable (EINPROGRESS) while connecting.
+  absl::Status ConnectStatus();
+  // Waits for that. Polls the stack itself in kCallerPolls mode.
+  absl::Status WaitConnected(Duration timeout);
+  absl::StatusOr<StreamInfo> Info();
+  Endpoint local() const;
+  Endpoint remote() const;
+
+ private:
+  friend class Listener;
+  friend class Poller;
+  friend class Stack;
+  Stream(std::shared_ptr<StackCore> core, std::unique_ptr<StreamHandle> handle);
+
+  std::shared_ptr<StackCore> core_;
+  std::unique_ptr<StreamHandle> handle_;
+};
+
+}  // namespace devwire
+
+#endif  // SOCKETS_STREAM_H_
