@@ -2,6 +2,7 @@
 // accepted stays within its limits, and giving it again changes nothing.
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "base/check.h"
@@ -13,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (text.find('@') != std::string_view::npos) return 0;
   auto devices = softnic::ParseConfig(text);
   if (!devices.ok()) {
-    CHECK(devices.status().message().starts_with("SOFTNIC"));
+    CHECK(std::string(devices.status().message()).starts_with("SOFTNIC"));
     return 0;
   }
   CHECK_LE(devices->size(), softnic::kMaxDevices);
