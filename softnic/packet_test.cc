@@ -4,6 +4,7 @@
 
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -96,7 +97,7 @@ TEST(Checksum, PiecesOfAnyLengthSumToTheWhole) {
                         SumBytes(data.data() + from, to - from)));
     Bytes copy(to - from);
     bytes.Copy(from, to, copy.data());
-    EXPECT_EQ(memcmp(copy.data(), data.data() + from, copy.size()), 0);
+    EXPECT_TRUE(std::equal(copy.begin(), copy.end(), data.begin() + from));
   }
 }
 
