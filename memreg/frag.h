@@ -29,7 +29,8 @@ struct Frag {
 static_assert(sizeof(Frag) == 16);
 
 // The receipt for one lent piece of a slot, to be given back exactly once.
-// Opaque: {piece index, generation}. Never zero for a token that was lent.
+// Opaque: {pool, piece index, generation}. Never zero for a token that was
+// lent.
 struct FragToken {
   uint64_t value = 0;
   friend auto operator<=>(FragToken, FragToken) = default;

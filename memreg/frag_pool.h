@@ -87,6 +87,10 @@ class FragPool final : public FragSink {
   // max_lent_pieces are out.
   std::optional<FragToken> Lend(const Frag& frag, StreamId stream);
 
+  // The pool that lent this token, for a holder of several pools. Says nothing
+  // of whether the token is good.
+  static PoolId PoolOf(FragToken token);
+
   // Gives one piece back. Any thread; lock-free. The slot reaches the free
   // list at the owner's next Drain().
   ReturnResult Return(FragToken token, StreamId stream);
@@ -119,7 +123,7 @@ class FragPool final : public FragSink {
     uint16_t lent_pieces = 0;
     Owner owner = Owner::kFree;
   };
-  // state: {generation:31, lent:1, stream:32}; the only field that a returning
+  // state: {generation, lent:1, stream:32}; the only field that a returning
   // thread changes, apart from next_returned.
   struct Piece {
     std::atomic<uint64_t> state{0};
@@ -129,6 +133,7 @@ class FragPool final : public FragSink {
   };
 
   void SettleSlot(Slot& slot, SlotIndex index);
+  void PushFree(Slot& slot, SlotIndex index);
   void PushReturned(uint32_t piece);
   bool FinishPiece(uint32_t piece);
 
