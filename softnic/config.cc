@@ -310,10 +310,12 @@ absl::Status ChangeConfig(std::string_view text,
 }
 
 std::string ConfigHelp() {
-  std::string out;
+  std::string out =
+      "| key | what is accepted | default | while open | meaning |\n"
+      "|---|---|---|---|---|\n";
   for (const ConfigKey& key : ConfigKeys()) {
-    out += Cat({key.name, "  ", key.accepts, " (default: ", key.fallback, ")",
-                key.is_live ? " live" : "", "\n    ", key.meaning, "\n"});
+    out += Cat({"| `", key.name, "` | ", key.accepts, " | ", key.fallback,
+                " | ", key.is_live ? "yes" : "no", " | ", key.meaning, " |\n"});
   }
   return out;
 }

@@ -118,14 +118,15 @@ absl::StatusOr<std::vector<DeviceConfig>> ParseConfig(std::string_view text);
 // What softnic_configure does to devices that exist: each device of `text`
 // that is in `devices` gets the keys that are given, the others keep their
 // values; a device that is not there is added. A device whose name `is_open`
-// says yes to may only change the keys that ConfigHelp() marks `live`. On an
+// says yes to may only change the keys that ConfigHelp() has a "yes" for. On an
 // error nothing is changed.
 absl::Status ChangeConfig(std::string_view text,
                           const std::function<bool(std::string_view)>& is_open,
                           std::vector<DeviceConfig>* devices);
 
-// The table of keys for people, one key a line: name, what is accepted,
-// default, `live` or not, meaning. docs/softnic.md holds it word for word.
+// The table of keys as Markdown, one key a line: name, what is accepted,
+// default, whether it may change while the device is open, meaning.
+// docs/softnic.md holds it word for word.
 std::string ConfigHelp();
 
 std::string MacToString(const MacAddress& mac);
