@@ -1,0 +1,267 @@
+// The engine's own mechanisms, one by one: demux, timers, neighbours, routes,
+// and the queue of what is to be sent.
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "base/prng.h"
+#include "gtest/gtest.h"
+#include "transport/engine/demux.h"
+#include "transport/engine/neighbor.h"
+#include "transport/engine/route.h"
+#include "transport/engine/send_queue.h"
+#include "transport/engine/timer_heap.h"
+
+namespace devwire {
+namespace {
+
+Instant At(Duration d) { return Instant() + d; }
+
+FourTuple Tuple(uint16_t local, uint16_t remote, uint8_t host = 2) {
+  return {{IpAddress::V4(10, 0, 0, 1), Port{local}},
+          {IpAddress::V4(10, 0, 0, host), Port{remote}}};
+}
+
+TEST(Demux, FindsWhatWasInsertedAndNothingElse) {
+  Demux demux(4, 1);
+  EXPECT_TRUE(demux.Insert(Tuple(80, 1000), 7));
+  EXPECT_FALSE(demux.Insert(Tuple(80, 1000), 8)) << "twice";
+  EXPECT_EQ(demux.Find(Tuple(80, 1000)), 7u);
+  EXPECT_EQ(demux.Find(Tuple(80, 1001)), std::nullopt);
+  EXPECT_EQ(demux.Find(Tuple(80, 1000, 3)), std::nullopt);
+  demux.Erase(Tuple(80, 1001));  // Not there: nothing happens.
+  demux.Erase(Tuple(80, 1000));
+  EXPECT_EQ(demux.Find(Tuple(80, 1000)), std::nullopt);
+}
+
+TEST(Demux, RefusesMoreThanItsLimit) {
+  Demux demux(2, 1);
+  EXPECT_TRUE(demux.Insert(Tuple(1, 1), 1));
+  EXPECT_TRUE(demux.Insert(Tuple(1, 2), 2));
+  EXPECT_FALSE(demux.Insert(Tuple(1, 3), 3));
+  demux.Erase(Tuple(1, 1));
+  EXPECT_TRUE(demux.Insert(Tuple(1, 3), 3));
+}
+
+// Long probe chains with holes in them: against a plain map.
+TEST(Demux, AgreesWithAMapUnderRandomUse) {
+  constexpr uint64_t kSeed = 11;
+  SCOPED_TRACE(kSeed);
+  Prng prng(kSeed);
+  Demux demux(300, prng.Next64());
+  std::map<FourTuple, uint32_t> model;
+  for (uint32_t i = 0; i < 20000; ++i) {
+    const FourTuple tuple = Tuple(static_cast<uint16_t>(prng.Below(20)),
+                                  static_cast<uint16_t>(prng.Below(30)));
+    if (prng.Chance(0.5)) {
+      const bool is_new = model.size() < 300 && !model.contains(tuple);
+      EXPECT_EQ(demux.Insert(tuple, i), is_new);
+      if (is_new) model[tuple] = i;
+    } else {
+      demux.Erase(tuple);
+      model.erase(tuple);
+    }
+    ASSERT_EQ(demux.size(), model.size());
+  }
+  for (uint16_t l = 0; l < 20; ++l) {
+    for (uint16_t r = 0; r < 30; ++r) {
+      const auto it = model.find(Tuple(l, r));
+      EXPECT_EQ(demux.Find(Tuple(l, r)),
+                it == model.end() ? std::nullopt : std::optional(it->second));
+    }
+  }
+}
+
+TEST(TimerHeap, PopsInOrderAndOnlyWhatIsDue) {
+  TimerHeap timers(4);
+  timers.Set(0, At(30_ms));
+  timers.Set(1, At(10_ms));
+  timers.Set(2, At(20_ms));
+  EXPECT_EQ(timers.NextDeadline(), At(10_ms));
+  uint32_t id;
+  EXPECT_FALSE(timers.PopDue(At(9_ms), &id));
+  ASSERT_TRUE(timers.PopDue(At(25_ms), &id));
+  EXPECT_EQ(id, 1u);
+  ASSERT_TRUE(timers.PopDue(At(25_ms), &id));
+  EXPECT_EQ(id, 2u);
+  EXPECT_FALSE(timers.PopDue(At(25_ms), &id));
+}
+
+TEST(TimerHeap, ALaterDeadlineReplacesAnEarlierOne) {
+  TimerHeap timers(2);
+  timers.Set(0, At(10_ms));
+  timers.Set(0, At(50_ms));
+  uint32_t id;
+  EXPECT_FALSE(timers.PopDue(At(49_ms), &id));
+  EXPECT_EQ(timers.NextDeadline(), At(50_ms));
+  timers.Set(0, At(20_ms));
+  ASSERT_TRUE(timers.PopDue(At(20_ms), &id));
+  EXPECT_FALSE(timers.PopDue(At(99_s), &id)) << "it fires once";
+}
+
+TEST(TimerHeap, AStoppedTimerDoesNotFire) {
+  TimerHeap timers(2);
+  timers.Set(0, At(10_ms));
+  timers.Set(0, Instant::Never());
+  uint32_t id;
+  EXPECT_FALSE(timers.PopDue(At(99_s), &id));
+  EXPECT_EQ(timers.NextDeadline(), Instant::Never());
+}
+
+TEST(TimerHeap, AgreesWithASearchUnderRandomUse) {
+  constexpr uint64_t kSeed = 5;
+  SCOPED_TRACE(kSeed);
+  Prng prng(kSeed);
+  TimerHeap timers(50);
+  std::vector<Instant> model(50, Instant::Never());
+  Instant now;
+  for (int i = 0; i < 5000; ++i) {
+    const uint32_t which = static_cast<uint32_t>(prng.Below(50));
+    model[which] = prng.Chance(0.2)
+                       ? Instant::Never()
+                       : now + Duration::Nanoseconds(prng.Between(0, 1000));
+    timers.Set(which, model[which]);
+    now += Duration::Nanoseconds(prng.Between(0, 20));
+    uint32_t id;
+    while (timers.PopDue(now, &id)) {
+      ASSERT_LE(model[id], now);
+      model[id] = Instant::Never();
+    }
+    ASSERT_GT(*std::min_element(model.begin(), model.end()), now);
+  }
+}
+
+TEST(Route, OnLinkGatewayAndNone) {
+  Route route{IpAddress::V4(10, 0, 0, 1), 20, std::nullopt};
+  const IpAddress near = IpAddress::V4(10, 0, 15, 9);
+  const IpAddress far = IpAddress::V4(10, 0, 16, 9);
+  EXPECT_EQ(route.NextHop(near), near);
+  EXPECT_EQ(route.NextHop(far), std::nullopt);
+  route.gateway = IpAddress::V4(10, 0, 0, 254);
+  EXPECT_EQ(route.NextHop(far), route.gateway);
+  EXPECT_EQ(route.NextHop(*IpAddress::Parse("fd00::1")), std::nullopt);
+}
+
+constexpr MacAddress kMac = {2, 0, 0, 0, 0, 9};
+
+// RFC 1122 2.3.2.1: requests are repeated, at most once a second.
+TEST(Neighbor, AsksThreeTimesThenFails) {
+  NeighborTable table({});
+  const IpAddress ip = IpAddress::V4(10, 0, 0, 9);
+  const uint32_t index = *table.Acquire(ip, At(0_s));
+  for (int i = 0; i < 3; ++i) {
+    const Instant now = At(i * 1_s);
+    EXPECT_EQ(table.PollRequest(now), ip) << i;
+    EXPECT_EQ(table.PollRequest(now), std::nullopt) << i;
+    EXPECT_EQ(table.NextDeadline(), now + 1_s);
+    EXPECT_EQ(table.PollFailed(), std::nullopt);
+  }
+  EXPECT_EQ(table.PollRequest(At(3_s)), std::nullopt);
+  EXPECT_EQ(table.PollFailed(), ip);
+  EXPECT_EQ(table.PollFailed(), std::nullopt);
+  EXPECT_EQ(table.entry(index).state, NeighborTable::State::kFailed);
+  // The next stream asks anew.
+  EXPECT_EQ(table.Acquire(ip, At(4_s)), index);
+  EXPECT_EQ(table.PollRequest(At(4_s)), ip);
+}
+
+TEST(Neighbor, OnlyAQuestionForUsMakesAnEntry) {
+  NeighborTable table({});
+  const IpAddress ip = IpAddress::V4(10, 0, 0, 9);
+  EXPECT_FALSE(table.OnAnswer(ip, kMac, /*create=*/false, At(0_s)));
+  const uint32_t index = *table.Acquire(ip, At(0_s));
+  EXPECT_FALSE(table.entry(index).has_mac());
+  EXPECT_TRUE(table.OnAnswer(ip, kMac, false, At(0_s)));
+  EXPECT_EQ(table.entry(index).mac, kMac);
+  EXPECT_FALSE(table.OnAnswer(ip, kMac, false, At(1_s))) << "nothing new";
+  // Gratuitous: it moved.
+  EXPECT_TRUE(table.OnAnswer(ip, {2, 0, 0, 0, 0, 10}, false, At(1_s)));
+}
+
+TEST(Neighbor, AKnownNeighbourIsAskedAgainAndKeptWhenSilent) {
+  NeighborTable table({});
+  const IpAddress ip = IpAddress::V4(10, 0, 0, 9);
+  const uint32_t index = *table.Acquire(ip, At(0_s));
+  table.OnAnswer(ip, kMac, false, At(0_s));
+  EXPECT_EQ(table.PollRequest(At(59_s)), std::nullopt);
+  for (int i = 0; i < 3; ++i)
+    EXPECT_EQ(table.PollRequest(At((60 + i) * 1_s)), ip);
+  EXPECT_EQ(table.PollRequest(At(63_s)), std::nullopt);
+  EXPECT_EQ(table.PollFailed(), std::nullopt);
+  EXPECT_TRUE(table.entry(index).has_mac());
+  table.Release(index);
+  EXPECT_EQ(table.PollRequest(At(200_s)), std::nullopt) << "unused: forgotten";
+  EXPECT_EQ(table.entry(index).state, NeighborTable::State::kNone);
+}
+
+TEST(Neighbor, StaticEntriesStayAndIpv6CannotBeAsked) {
+  NeighborTable table({.max_entries = 2});
+  const IpAddress v6 = *IpAddress::Parse("fd00::2");
+  ASSERT_TRUE(table.AddStatic(v6, kMac));
+  EXPECT_FALSE(table.AddStatic(IpAddress::V4(1, 1, 1, 1), kMac)) << "full";
+  EXPECT_TRUE(table.entry(*table.Acquire(v6, At(0_s))).has_mac());
+  EXPECT_FALSE(table.OnAnswer(v6, {1}, true, At(0_s)));
+  const IpAddress other = *IpAddress::Parse("fd00::3");
+  ASSERT_TRUE(table.Acquire(other, At(0_s)).has_value());
+  EXPECT_EQ(table.PollRequest(At(0_s)), std::nullopt);
+  EXPECT_EQ(table.PollFailed(), other);
+  EXPECT_EQ(table.Acquire(IpAddress::V4(1, 1, 1, 1), At(0_s)), std::nullopt)
+      << "all in use";
+}
+
+TEST(SendQueue, GathersAcrossSpansAndReportsWhatFits) {
+  SendQueue queue(8);
+  queue.Push({.addr = 1000, .length = 10, .lkey = 1});
+  queue.Push({.addr = 5000, .length = 3, .lkey = 2});
+  queue.Push({.addr = 9000, .length = 100, .lkey = 3});
+  TxPiece pieces[2];
+  size_t count;
+  EXPECT_EQ(queue.Gather(4, 9, pieces, &count), 9u);
+  ASSERT_EQ(count, 2u);
+  EXPECT_EQ(pieces[0].addr, 1004u);
+  EXPECT_EQ(pieces[0].length, 6u);
+  EXPECT_EQ(pieces[1].addr, 5000u);
+  EXPECT_EQ(pieces[1].length, 3u);
+  EXPECT_EQ(pieces[1].lkey, 2u);
+  EXPECT_EQ(queue.Gather(4, 50, pieces, &count), 9u) << "pieces ran out";
+  EXPECT_EQ(queue.Gather(13, 50, pieces, &count), 50u);
+  EXPECT_EQ(pieces[0].addr, 9000u);
+  EXPECT_EQ(queue.Gather(0, 1, pieces, &count), 1u) << "a retransmission";
+  EXPECT_EQ(pieces[0].addr, 1000u);
+}
+
+// All bytes acknowledged is not enough: a retransmission may be in flight.
+TEST(SendQueue, DoneNeedsTheAckAndTheWorkRequest) {
+  SendQueue queue(8);
+  queue.Push({.addr = 0, .length = 10, .cookie = 1});
+  queue.Push({.addr = 10, .length = 10, .cookie = 2});
+  queue.Posted(0, 15, 7);
+  queue.Posted(5, 5, 9);  // Again, of the first span only.
+  EXPECT_EQ(queue.Done(9, 99, false), nullptr);
+  EXPECT_EQ(queue.Done(20, 8, false), nullptr);
+  const SendQueue::Span* span = queue.Done(20, 9, false);
+  ASSERT_NE(span, nullptr);
+  EXPECT_EQ(span->cookie, 1u);
+  queue.PopDone();
+  EXPECT_EQ(queue.bytes(), 10u);
+  EXPECT_EQ(queue.Done(15, 9, false), nullptr);
+  // Abandoned: no acknowledgment will come; the work request still counts.
+  EXPECT_EQ(queue.Done(0, 6, true), nullptr);
+  ASSERT_NE(queue.Done(0, 7, true), nullptr);
+  queue.PopDone();
+  EXPECT_TRUE(queue.empty());
+}
+
+TEST(SendQueue, AHostSpanGrowsInPlace) {
+  SendQueue queue(2);
+  queue.Push({.addr = 100, .length = 5, .is_host = true});
+  queue.GrowNewest(7);
+  EXPECT_EQ(queue.end(), 12u);
+  TxPiece pieces[2];
+  size_t count;
+  EXPECT_EQ(queue.Gather(2, 10, pieces, &count), 10u);
+  EXPECT_EQ(count, 1u);
+}
+
+}  // namespace
+}  // namespace devwire

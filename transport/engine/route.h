@@ -1,0 +1,27 @@
+// Where a packet for an address goes next: an owned address has one prefix on
+// the link and at most one gateway behind it.
+//
+// Threads: const after construction.
+#ifndef TRANSPORT_ENGINE_ROUTE_H_
+#define TRANSPORT_ENGINE_ROUTE_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "transport/address.h"
+
+namespace devwire {
+
+struct Route {
+  IpAddress address;
+  uint8_t prefix_bits = 24;
+  std::optional<IpAddress> gateway;
+
+  // The neighbour to hand the packet to; empty: no route. An IPv6 destination
+  // of an IPv4 stack has none, unless a neighbour names it (see NeighborTable).
+  std::optional<IpAddress> NextHop(const IpAddress& destination) const;
+};
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_ENGINE_ROUTE_H_
