@@ -51,8 +51,8 @@ struct StageFrame {
 class StageSink {
  public:
   virtual ~StageSink() = default;
-  // False: no room now; the stage keeps the frame and tries again. After true
-  // a held frame's slot stays valid until FaultStage::Release(slot).
+  // False: no room now; the stage keeps the frame and tries again. True: taken;
+  // a held frame's slot is the sink's to Release().
   [[nodiscard]] virtual bool Pass(const StageFrame& frame) = 0;
 };
 

@@ -51,6 +51,7 @@ class FakePort final : public Port {
     EXPECT_EQ(frames.back().bytes.size(), frame.length);
     return true;
   }
+  void Flush() override { ++flushes; }
   uint64_t sent() const override { return frames.size(); }
   uint64_t completed() const override {
     return std::min<uint64_t>(complete_limit, frames.size());
@@ -65,6 +66,7 @@ class FakePort final : public Port {
   }
   bool link_up() const override { return true; }
 
+  int flushes = 0;
   size_t room = SIZE_MAX;
   uint64_t complete_limit = UINT64_MAX;
   std::vector<Sent> frames;
@@ -273,15 +275,17 @@ TEST_F(FaultyPortTest, NoSlotMeansLoss) {
   EXPECT_EQ(port_->tx_counters().no_slot.value(), 2u);
 }
 
-// A slot is the inner port's until it has completed the frame.
-TEST_F(FaultyPortTest, SlotsComeBackWithTheInnerCompletion) {
-  Make({.dup = 1, .hold_frames = 2});
-  inner_.complete_limit = 0;
-  SendNumbered(0, 3);
-  EXPECT_EQ(port_->tx_counters().no_slot.value(), 1u);
-  inner_.complete_limit = UINT64_MAX;
-  SendNumbered(3, 4);
-  EXPECT_EQ(port_->tx_counters().no_slot.value(), 1u);
+// A held frame goes out in a Progress: nobody else would flush it.
+TEST_F(FaultyPortTest, FramesThatWereHeldAreFlushed) {
+  Make({.delay = 1_ms});
+  SendNumbered(0, 1);
+  EXPECT_EQ(inner_.flushes, 0);
+  clock_.Advance(1_ms);
+  Progress();
+  EXPECT_EQ(inner_.frames.size(), 1u);
+  EXPECT_EQ(inner_.flushes, 1);
+  port_->Flush();
+  EXPECT_EQ(inner_.flushes, 2);
 }
 
 // One byte differs, and the checksum that was owed does not cover it up.

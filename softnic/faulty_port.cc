@@ -17,8 +17,7 @@ FaultyPort::FaultyPort(Port* inner, const devwire::Clock* clock,
       tx_(FaultSide::kTx, max_frame_bytes),
       rx_(FaultSide::kRx, max_frame_bytes),
       inner_sent_(inner->sent()),
-      runs_(kMaxRuns),
-      in_flight_(config.hold_frames) {
+      runs_(kMaxRuns) {
   tx_sink_.port = this;
   Configure(config);
 }
@@ -94,16 +93,6 @@ void FaultyPort::DropFinishedRuns() {
   }
 }
 
-void FaultyPort::ReleaseCompleted() {
-  if (in_flight_.empty()) return;
-  const uint64_t inner_completed = inner_->completed();
-  while (!in_flight_.empty() &&
-         in_flight_.front().inner_sent <= inner_completed) {
-    tx_.Release(in_flight_.front().slot);
-    in_flight_.PopFront();
-  }
-}
-
 bool FaultyPort::TxSink::Pass(const StageFrame& frame) {
   const TxFrame out = {.header = frame.header,
                        .pieces = frame.pieces,
@@ -116,8 +105,8 @@ bool FaultyPort::TxSink::Pass(const StageFrame& frame) {
     port->Count(true, index);
     passed_reference = true;
   } else {
-    // Never full: it has room for every slot.
-    CHECK(port->in_flight_.Push({frame.slot, index + 1}));
+    // Bytes in no region are the inner port's during Send only.
+    port->tx_.Release(frame.slot);
   }
   return true;
 }
@@ -128,7 +117,6 @@ bool FaultyPort::Send(const TxFrame& frame) {
     if (runs_.size() + 2 > runs_.capacity()) return false;
   }
   TellTime();
-  ReleaseCompleted();
   if (config_.rate != 0 && wire_free_ > now_) return false;
   if (!config_.link_up) {
     tx_.CountLinkDown();
@@ -187,8 +175,10 @@ void FaultyPort::Progress(uint32_t budget, Receiver& receiver) {
     inner_->Progress(budget, *this);
     rx_.Progress(now_, rx_sink_);
   }
-  if (!tx_.is_idle()) tx_.Progress(now_, tx_sink_);
-  ReleaseCompleted();
+  if (!tx_.is_idle()) {
+    tx_.Progress(now_, tx_sink_);
+    inner_->Flush();
+  }
   DropFinishedRuns();
 }
 

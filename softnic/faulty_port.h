@@ -44,6 +44,7 @@ class FaultyPort final : public Port, private Receiver {
 
   Offloads offloads() const override;
   bool Send(const TxFrame& frame) override;
+  void Flush() override { inner_->Flush(); }
   uint64_t sent() const override { return sent_; }
   uint64_t completed() const override;
   void Progress(uint32_t budget, Receiver& receiver) override;
@@ -78,10 +79,6 @@ class FaultyPort final : public Port, private Receiver {
     FaultyPort* port = nullptr;
     Receiver* receiver = nullptr;
   };
-  struct InFlight {
-    uint32_t slot = 0;
-    uint64_t inner_sent = 0;  // done once the inner port has completed these
-  };
 
   void OnFrame(const RxFrame& frame) override;
   // Reads the clock if anything at hand needs it.
@@ -92,7 +89,6 @@ class FaultyPort final : public Port, private Receiver {
   // How many frames of the run have completed.
   uint64_t DoneOf(const Run& run, uint64_t inner_completed) const;
   void DropFinishedRuns();
-  void ReleaseCompleted();
 
   Port* const inner_;
   const devwire::Clock* const clock_;
@@ -108,7 +104,6 @@ class FaultyPort final : public Port, private Receiver {
   uint64_t inner_sent_ = 0;  // frames that the inner port has taken
   uint64_t finished_ = 0;    // frames of runs that are no longer in runs_
   devwire::Ring<Run> runs_;
-  devwire::Ring<InFlight> in_flight_;
 };
 
 }  // namespace softnic

@@ -60,8 +60,9 @@ struct TxFrame {
   // The first bytes, at least all headers. In memory of the core, which the
   // port may read during Send only. Never empty.
   std::span<const std::byte> header;
-  // What follows the header. The array may be read during Send only; the bytes
-  // it points to until the frame counts as completed.
+  // What follows the header. The array, and the bytes of pieces that lie in no
+  // region, may be read during Send only; bytes in a region until the frame
+  // counts as completed.
   std::span<const Piece> pieces;
   uint32_t length = 0;  // of all: header and pieces, without FCS and padding
   Layout layout;
@@ -117,6 +118,9 @@ class Port {
   // offered again later. A frame that the port loses (link down, no peer) is
   // taken all the same.
   [[nodiscard]] virtual bool Send(const TxFrame& frame) = 0;
+
+  // The last Send of a burst is done: what was only prepared goes out now.
+  virtual void Flush() {}
 
   // Frames taken since the port was made, and how many of them, in order, the
   // port has finished reading: a send work request completes when its last
