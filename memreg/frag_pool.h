@@ -1,7 +1,8 @@
 // FragPool: equal slots cut from one region, and who owns each of them.
 //
 //            Take              Receive(bytes)          Lend (last byte)
-//   [free] --------> [posted] ---------------> [reassembly] ------> [application]
+//   [free] --------> [posted] ---------------> [reassembly] ------>
+//   [application]
 //     ^                 |                          |                     |
 //     +---- Free -------+------- Discard ----------+------- Return ------+
 //
@@ -144,8 +145,8 @@ class FragPool final : public FragSink {
   std::unique_ptr<Piece[]> pieces_;
   uint32_t piece_count_;
   uint32_t free_piece_head_;
-  uint32_t drained_head_;              // Taken from returned_, not handled yet.
-  std::atomic<uint32_t> returned_;     // Treiber stack: many push, one takes all.
+  uint32_t drained_head_;           // Taken from returned_, not handled yet.
+  std::atomic<uint32_t> returned_;  // Treiber stack: many push, one takes all.
 };
 
 }  // namespace devwire
