@@ -17,7 +17,7 @@
 namespace devwire::examples {
 namespace {
 
-absl::Status Failed(std::string_view what) {
+absl::Status Failed(const char* what) {
   return absl::InternalError(
       absl::StrCat("GPU stand-in: ", what, ": ", std::strerror(errno)));
 }

@@ -1,0 +1,128 @@
+// dwcat listen: frags go to the GPU stand-in as they arrive in device memory;
+// their tokens go back when it has written and hashed them.
+#include "examples/dwcat_report.h"
+#include "examples/dwcat_transfer.h"
+#include "examples/gpu_standin.h"
+#include "examples/gpu_standin_message.h"
+#include "sockets/errno_map.h"
+
+namespace devwire::examples {
+namespace {
+
+class Receiver {
+ public:
+  Receiver(const DwcatOptions& options, Stack& stack, const BoundMemory& memory,
+           Stream& stream, GpuStandin& gpu)
+      : options_(options),
+        stack_(stack),
+        memory_(memory),
+        stream_(stream),
+        gpu_(gpu),
+        progress_(0, options.quiet),
+        watch_(memory.dmabuf->fd()) {}
+
+  absl::Status Run() {
+    watch_.Look();
+    bool halfway = false;
+    while (!end_of_stream_ || lent_ > 0) {
+      stack_.Poll();
+      if (absl::Status s = TakeFrags(); !s.ok()) return s;
+      if (absl::Status s = GiveBack(); !s.ok()) return s;
+      if (!halfway && progress_.bytes() > options_.pool_bytes) {
+        halfway = true;
+        watch_.Look();
+      }
+      if (!progress_.Tick()) {
+        return ErrnoStatus(ETIMEDOUT, "the transfer stands still");
+      }
+    }
+    auto sha256 = gpu_.Finish();
+    if (!sha256.ok()) return sha256.status();
+    if (absl::Status s = stream_.CloseSend(); !s.ok()) return s;
+    Linger(stack_, stream_);
+    watch_.Look();
+    Outcome outcome{.sha256 = *sha256};
+    if (auto use = stack_.Use(memory_.id); use.ok()) {
+      outcome.slots_missing = use->owners.reassembly + use->owners.application;
+    }
+    Report(options_, stack_, stream_, memory_.id, progress_, watch_, outcome);
+    if (outcome.slots_missing == 0) return absl::OkStatus();
+    return absl::InternalError("slots of the pool are missing");
+  }
+
+ private:
+  absl::Status TakeFrags() {
+    StreamFrag frags[64];
+    auto got = stream_.ReceiveFrags(frags, UINT64_MAX);
+    if (!got.ok()) return got.status();
+    // The stand-in already runs: what arrived must be visible to it.
+    if (got->frags > 0) memory_.memory->MakeVisible();
+    for (size_t i = 0; i < got->frags; ++i) {
+      const StreamFrag& frag = frags[i];
+      if (frag.host == nullptr) {
+        gpu_.Consume(frag.offset, frag.length, frag.token.value);
+      } else {
+        gpu_.ConsumeHost({frag.host, frag.length}, frag.token.value);
+      }
+    }
+    lent_ += got->frags;
+    progress_.Add(got->bytes);
+    end_of_stream_ = got->end_of_stream;
+    return absl::OkStatus();
+  }
+
+  absl::Status GiveBack() {
+    auto done = gpu_.Poll();
+    if (!done.ok()) return done.status();
+    for (const GpuStandin::Done& d : *done) {
+      const FragToken token{d.tag};
+      if (stream_.ReturnTokens({&token, 1}) != ReturnResult::kReturned) {
+        return absl::InternalError("a token was refused");
+      }
+    }
+    lent_ -= done->size();
+    return absl::OkStatus();
+  }
+
+  const DwcatOptions& options_;
+  Stack& stack_;
+  const BoundMemory& memory_;
+  Stream& stream_;
+  GpuStandin& gpu_;
+  Progress progress_;
+  MappingWatch watch_;
+  uint64_t lent_ = 0;
+  bool end_of_stream_ = false;
+};
+
+}  // namespace
+
+void Linger(Stack& stack, Stream& stream) {
+  MonotonicClock clock;
+  const Instant until = clock.Now() + 1_s;
+  while (clock.Now() < until) {
+    stack.Poll();
+    auto info = stream.Info();
+    if (!info.ok() || info->state == "TIME-WAIT" || info->state == "CLOSED") {
+      return;
+    }
+  }
+}
+
+absl::Status ReceiveFile(const DwcatOptions& options, Stack& stack,
+                         const BoundMemory& memory) {
+  auto listener = stack.Listen(options.endpoint, {.memory = memory.id});
+  if (!listener.ok()) return listener.status();
+  std::fprintf(stderr, "dwcat: listening on %s\n",
+               (*listener)->local().ToString().c_str());
+  auto stream = (*listener)->Accept(600_s);
+  if (!stream.ok()) return stream.status();
+  auto gpu = GpuStandin::Start({.role = GpuStandin::Role::kConsume,
+                                .dmabuf_fd = memory.dmabuf->fd(),
+                                .bytes = options.pool_bytes,
+                                .path = options.file});
+  if (!gpu.ok()) return gpu.status();
+  return Receiver(options, stack, memory, **stream, *gpu).Run();
+}
+
+}  // namespace devwire::examples
