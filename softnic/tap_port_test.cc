@@ -52,6 +52,10 @@ void Append(Bytes* to, const Bytes& more) {
 const Bytes kOurMac = FromInts({2, 0, 0, 0, 9, 2});
 const Bytes kLinuxMac = FromInts({2, 0, 0, 0, 9, 1});
 const Bytes kOurIp = FromInts({10, 9, 0, 2});
+const Bytes kOurIp6 =
+    FromInts({0xfd, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2});
+const Bytes kLinuxIp6 =
+    FromInts({0xfd, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
 const Bytes kLinuxIp = FromInts({10, 9, 0, 1});
 
 void WriteFile(const char* path, const std::string& text) {
@@ -129,6 +133,10 @@ class TapPortTest : public testing::TestWithParam<bool> {
     ASSERT_TRUE(Shell("ip link set t0 address 02:00:00:00:09:01"));
     ASSERT_TRUE(Shell("ip link set t0 mtu 1500 up"));
     ASSERT_TRUE(Shell("ip addr add 10.9.0.1/24 dev t0"));
+    // IPv6 with a static neighbour: no discovery to answer.
+    ASSERT_TRUE(Shell("ip addr add fd09::1/64 dev t0 nodad"));
+    ASSERT_TRUE(
+        Shell("ip neigh replace fd09::2 lladdr 02:00:00:00:09:02 dev t0"));
   }
 
   // The next frame for which `wanted` is true, within two seconds; earlier
@@ -162,13 +170,16 @@ class TapPortTest : public testing::TestWithParam<bool> {
     const ParsedFrame parsed =
         ParseFrame(bytes, static_cast<uint32_t>(bytes.size()));
     Layout layout = parsed.layout;
-    const uint32_t header = mss != 0 ? kEthernetBytes + 40 : kEthernetBytes;
+    uint32_t header = kEthernetBytes;
     if (mss != 0) {
+      // A template's length means nothing, so its layout is what we built.
+      const uint16_t ip_bytes = is_ipv6_ ? 40 : 20;
       layout = {.l3_offset = 14,
-                .l4_offset = 34,
-                .payload_offset = 54,
-                .ip_version = 4,
+                .l4_offset = static_cast<uint16_t>(14 + ip_bytes),
+                .payload_offset = static_cast<uint16_t>(34 + ip_bytes),
+                .ip_version = static_cast<uint8_t>(is_ipv6_ ? 6 : 4),
                 .protocol = IPPROTO_TCP};
+      header = layout.payload_offset;
     }
     // Three pieces, the second of one byte: nothing is aligned.
     const std::byte* rest = bytes.data() + header;
@@ -207,10 +218,18 @@ class TapPortTest : public testing::TestWithParam<bool> {
     Send(reply);
   }
 
-  // Ethernet, IPv4 and `l4`, with the IPv4 checksum.
-  static Bytes Ip(uint8_t protocol, const Bytes& l4) {
+  // Ethernet, IP and `l4`, with the IPv4 checksum.
+  Bytes Ip(uint8_t protocol, const Bytes& l4) const {
     Bytes out = kLinuxMac;
     Append(&out, kOurMac);
+    if (is_ipv6_) {
+      Append(&out, FromInts({0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, protocol, 64}));
+      Append(&out, kOurIp6);
+      Append(&out, kLinuxIp6);
+      Append(&out, l4);
+      Store16(&out[18], static_cast<uint16_t>(l4.size()));
+      return out;
+    }
     Append(&out,
            FromInts({8, 0, 0x45, 0, 0, 0, 0, 7, 0x40, 0, 64, protocol, 0, 0}));
     Append(&out, kOurIp);
@@ -232,7 +251,7 @@ class TapPortTest : public testing::TestWithParam<bool> {
     uint32_t seq = 1000;
     uint32_t ack = 0;
   };
-  static Bytes Tcp(const TcpSide& side, uint8_t flags, const Bytes& payload) {
+  Bytes Tcp(const TcpSide& side, uint8_t flags, const Bytes& payload) const {
     Bytes tcp(20);
     Store16(&tcp[0], kOurPort);
     Store16(&tcp[2], side.linux_port);
@@ -252,16 +271,17 @@ class TapPortTest : public testing::TestWithParam<bool> {
 
   // A Linux socket that has accepted a connection of ours.
   int Connect(TcpSide* side) {
-    const int listener = socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in any = {};
-    any.sin_family = AF_INET;
+    // An IPv6 listener takes both families.
+    const int listener = socket(AF_INET6, SOCK_STREAM, 0);
+    sockaddr_in6 any = {};
+    any.sin6_family = AF_INET6;
     socklen_t size = sizeof(any);
     EXPECT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&any), size), 0);
     EXPECT_EQ(listen(listener, 1), 0);
     getsockname(listener, reinterpret_cast<sockaddr*>(&any), &size);
-    side->linux_port = ntohs(any.sin_port);
+    side->linux_port = ntohs(any.sin6_port);
     SendTcp(*side, 0x02);
-    AnswerArp();
+    if (!is_ipv6_) AnswerArp();
     auto syn_ack = NextOf(IPPROTO_TCP);
     EXPECT_TRUE(syn_ack.has_value()) << "no SYN-ACK";
     if (!syn_ack) return -1;
@@ -277,6 +297,10 @@ class TapPortTest : public testing::TestWithParam<bool> {
     return fd;
   }
 
+  void LinuxSendsInBulk();
+  void WeSendInBulk();
+
+  bool is_ipv6_ = false;
   devwire::MonotonicClock clock_;
   Inbox inbox_;
   std::unique_ptr<TapPort> port_;
@@ -329,7 +353,12 @@ TEST_P(TapPortTest, ArpAndUdpBothWays) {
 }
 
 // Linux sends in bulk: with vnet in super-frames, which are cut here.
-TEST_P(TapPortTest, LinuxSendsInBulk) {
+TEST_P(TapPortTest, LinuxSendsInBulkOverIpv4) { LinuxSendsInBulk(); }
+TEST_P(TapPortTest, LinuxSendsInBulkOverIpv6) {
+  is_ipv6_ = true;
+  LinuxSendsInBulk();
+}
+void TapPortTest::LinuxSendsInBulk() {
   TcpSide side;
   const int fd = Connect(&side);
   ASSERT_GE(fd, 0);
@@ -361,7 +390,12 @@ TEST_P(TapPortTest, LinuxSendsInBulk) {
 }
 
 // A TSO send: Linux takes it as one large frame or two, and reads every byte.
-TEST_P(TapPortTest, WeSendInBulk) {
+TEST_P(TapPortTest, WeSendInBulkOverIpv4) { WeSendInBulk(); }
+TEST_P(TapPortTest, WeSendInBulkOverIpv6) {
+  is_ipv6_ = true;
+  WeSendInBulk();
+}
+void TapPortTest::WeSendInBulk() {
   TcpSide side;
   const int fd = Connect(&side);
   ASSERT_GE(fd, 0);
@@ -371,7 +405,7 @@ TEST_P(TapPortTest, WeSendInBulk) {
     for (std::byte& b : payload) b = static_cast<std::byte>(prng.Next64());
     if (port_->offloads().segmentation) {
       Bytes frame = Tcp(side, 0x18, payload);
-      Store16(&frame[16], 0x7777);  // a template's length means nothing
+      Store16(&frame[is_ipv6_ ? 18 : 16], 0x7777);
       Send(frame, 1460);
     } else {
       Segmenter cut;
