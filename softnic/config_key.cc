@@ -201,7 +201,7 @@ constexpr ConfigKey kKeys[] = {
     {"rules", Number<&D::rules, 0, 65536>, "a whole number from 0 to 65536", "65536", true, "room for flow rules"},
     {"rule_latency_us", RuleLatency, "a whole number of microseconds from 0 to 10000000", "0", true, "time of one rule insertion or removal"},
     {"loopback", Switch<&D::loopback>, kZeroOrOne, "1", false, "frames to our own address come back"},
-    {"verify", Switch<&D::verify>, kZeroOrOne, "1", true, "0: trust a softnic at the other end of a cable for its checksums"},
+    {"verify", Switch<&D::verify>, kZeroOrOne, "0", true, "1: sum every byte, even where a softnic at the other end of a cable vouches for it"},
     {"pcap", Pcap, "a file name, or nothing", "none", false, "finished frames of both directions go here"},
     {"seed", Seed, "a whole number below 2^64", "1", true, "start of all random choices; setting it starts them again"},
     {"fault_side", Side, "both, tx or rx", "both", true, "frames that loss, dup, corrupt, reorder and delay act on"},
