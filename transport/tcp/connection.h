@@ -1,0 +1,391 @@
+// One TCP connection: a machine without I/O.
+//
+//   OnSegment  OnDeadline  user calls          inputs: they record, never send
+//        \         |        /
+//         [   Connection    ]
+//        /         |        \                                               .
+//   PollTransmit PollEvent NextDeadline        outputs
+//
+// The engine feeds arrivals and time, then polls: PollTransmit until it says
+// false (the only place that builds segments), PollEvent until empty, and asks
+// NextDeadline for when to call OnDeadline.
+//
+// Invariant: after PollTransmit(now) said false, NextDeadline() > now.
+//
+// Payload is named, never seen: received text is frags, text to send is a
+// range of stream offsets. The stream's first byte each way has offset 0.
+//
+// Source:   RFC 9293; 7323 (scaling, timestamps, PAWS); 6298; 5681 and 6582;
+//           2018 and 2883 (SACK blocks sent); 5961. docs/rfc_coverage.md.
+// Threads:  one at a time; the engine's.
+// Lifetime: from the engine's set-up to after kClosed was polled and
+//           PollTransmit said false. The FragSink outlives it. Destroying it
+//           discards the frags it holds; those that Receive handed over are
+//           the caller's.
+// Cost:     all memory is taken in the constructor. Nothing allocates later.
+#ifndef TRANSPORT_TCP_CONNECTION_H_
+#define TRANSPORT_TCP_CONNECTION_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "base/ring.h"
+#include "base/time.h"
+#include "memreg/frag.h"
+#include "transport/seq.h"
+#include "transport/tcp/congestion.h"
+#include "transport/tcp/drop_reason.h"
+#include "transport/tcp/error.h"
+#include "transport/tcp/newreno.h"
+#include "transport/tcp/reassembly.h"
+#include "transport/tcp/receive_window.h"
+#include "transport/tcp/retransmit_queue.h"
+#include "transport/tcp/rtt.h"
+#include "transport/tcp/segment.h"
+#include "transport/tcp/state.h"
+#include "transport/tcp/tcb.h"
+#include "transport/tcp/timers.h"
+
+namespace devwire {
+
+// Where the application's bytes lie, as far as TCP must know: in how many
+// pieces, because one send can gather only so many.
+class SendSource {
+ public:
+  // How many bytes from `stream_offset` on, at most `want`, one frame can
+  // carry. At least 1 when want is.
+  virtual uint32_t GatherableBytes(uint64_t stream_offset,
+                                   uint32_t want) const = 0;
+
+ protected:
+  ~SendSource() = default;
+};
+
+// What the sender below can do, per PollTransmit.
+struct TxLimits {
+  uint32_t max_tso_payload = 0;        // Bytes in one send; 0: no TSO.
+  const SendSource* source = nullptr;  // Null: everything is gatherable.
+};
+
+struct Event {
+  enum class Kind : uint8_t {
+    kConnected,   // ESTABLISHED was reached.
+    kAcked,       // acked_offset() advanced.
+    kReadable,    // readable_bytes() grew.
+    kWritable,    // Send() took less than asked before, and takes more now.
+    kPeerClosed,  // The peer's FIN was taken in: after readable_bytes(), end.
+    kError,       // It ended with error(). kClosed follows.
+    kClosed,      // CLOSED. The last event.
+  };
+  Kind kind;
+};
+
+class Connection {
+ public:
+  struct Options {
+    // Ours to announce: IP MTU less 40 (IPv4) or 60 (IPv6). RFC 6691.
+    uint16_t mss = 1460;
+    bool use_timestamps = true;
+    bool use_window_scale = true;
+    bool use_sack = true;
+    bool nodelay = false;    // Nagle off. RFC 9293 3.7.4.
+    SeqNum iss;              // RFC 6528: from the engine, per connection.
+    uint32_t ts_offset = 0;  // Added to our millisecond ticks. RFC 7323 7.1.
+
+    RttEstimator::Options rtt;
+    Duration delayed_ack_time = 40_ms;  // Below 500 ms: RFC 9293 MUST-40.
+    Duration time_wait = 60_s;          // 2 MSL; Linux's.
+    Duration fin_wait_2 = 60_s;         // With reading shut down; Linux's.
+    Duration cork_time = 200_ms;        // A corked tail waits so long; Linux's.
+    int syn_retries = 6;                // Linux's tcp_syn_retries.
+    int data_retries = 15;              // R2; Linux's tcp_retries2.
+    std::optional<Duration> user_timeout;      // RFC 5482. Empty: data_retries.
+    Duration challenge_ack_interval = 500_ms;  // RFC 5961 7: 10 in 5 s.
+    CongestionFactory congestion = &NewNewReno;
+
+    // The receive window. max_slot_quota sizes the rings: SetReceiveLimits
+    // cannot go above it.
+    ReceiveLimits receive{.byte_budget = 1 << 20, .slot_quota = 512};
+    uint32_t max_slot_quota = 512;
+    uint32_t slot_bytes = 2048;
+    uint32_t slot_reserve = 1;
+
+    uint64_t send_queue_limit_bytes = 1 << 20;  // Queued and unacknowledged.
+    uint32_t max_segments_in_flight = 1024;
+  };
+
+  // Everything true at the moment of asking; bytes count payload only.
+  struct Stats {
+    uint64_t segments_in = 0;
+    uint64_t segments_out = 0;    // A TSO send counts as its segments.
+    uint64_t bytes_received = 0;  // Readable ever: in order.
+    uint64_t bytes_sent = 0;      // With retransmissions.
+    uint64_t bytes_retransmitted = 0;
+    uint64_t segments_retransmitted = 0;
+    uint64_t bytes_acked = 0;
+    uint64_t duplicate_acks_in = 0;
+    uint64_t fast_recoveries = 0;
+    uint64_t timeouts = 0;
+    uint64_t window_probes = 0;
+    uint64_t out_of_order_segments = 0;
+    uint64_t duplicate_bytes = 0;
+    uint64_t dropped_for_slots_bytes = 0;  // In window, unacknowledged.
+    uint64_t given_up_frags = 0;           // Out-of-order, for want of slots.
+    uint64_t dropped_at_reserve_bytes = 0;
+    uint64_t challenge_acks = 0;
+    uint64_t acks_without_data_out = 0;
+    Duration srtt;  // Zero before a sample.
+    Duration rttvar;
+    Duration rtt_min;  // Zero before a sample.
+    Duration rto;
+    uint32_t backoffs = 0;
+    uint32_t cwnd = 0;         // Bytes.
+    uint32_t ssthresh = 0;     // Bytes; UINT32_MAX: none yet.
+    uint32_t flight_size = 0;  // Bytes.
+    uint32_t smss = 0;         // Payload of a full segment out.
+    uint32_t snd_wnd = 0;
+    uint32_t rcv_wnd = 0;
+    uint8_t snd_wind_shift = 0;
+    uint8_t rcv_wind_shift = 0;
+    bool timestamps = false;
+    bool sack = false;
+    uint64_t unsent_bytes = 0;
+    uint64_t out_of_order_bytes = 0;
+    uint64_t held_bytes = 0;  // Readable or with the application.
+    uint32_t held_slots = 0;
+  };
+
+  Connection(const Options& options, FragSink& sink);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // -- user calls, RFC 9293 3.10 ---------------------------------------------
+  // Active OPEN. Only on a new Connection.
+  void OpenActive(Instant now);
+  // Passive OPEN by the SYN that a listener got. When the verdict is a drop,
+  // PollTransmit gives the reset, if one is due, and the Connection is CLOSED.
+  Verdict OpenPassive(const Segment& syn, Instant now);
+  // While held, PollTransmit gives no SYN-ACK, no ACK of one, and no text: the
+  // flow rule is not in yet. Retransmission timers wait with it. The engine
+  // releases it in bounded time whatever becomes of the rule.
+  void HoldHandshake(bool is_held);
+
+  // SEND: `bytes` more were appended to what the application wants sent.
+  // Returns how many of them were taken (send_queue_limit_bytes); the rest is
+  // to be offered again after kWritable. 0 after Close() or the end. Allowed
+  // before ESTABLISHED: it is sent then.
+  uint64_t Send(uint64_t bytes);
+  void SetNoDelay(bool is_on) { nodelay_ = is_on; }
+  // Holds back a last partial segment, for up to cork_time.
+  void SetCork(bool is_on) { is_corked_ = is_on; }
+
+  // RECEIVE: hands over up to out.size() frags and `max_bytes` bytes in stream
+  // order; splits the frag at max_bytes. Returns how many frags. They count as
+  // held until OnReleased().
+  size_t Receive(std::span<Frag> out, uint64_t max_bytes);
+  // The first readable frag, to be lent before it is taken; null when none.
+  const Frag* PeekReadable() const {
+    return ready_.empty() ? nullptr : &ready_.front();
+  }
+  // The application gave back frags of `bytes` bytes, by which `slots` slots
+  // became free: the peer may send more.
+  void OnReleased(uint64_t bytes, uint32_t slots);
+  // The quota changed because other streams of the pool came or went.
+  // slot_quota is cut to max_slot_quota.
+  void SetReceiveLimits(const ReceiveLimits& limits);
+
+  // CLOSE: no more Send; a FIN follows what was queued. Reading goes on.
+  void Close(Instant now);
+  // No more Receive: what is readable is discarded, and so is what comes;
+  // after Close() too, further text is answered with a reset.
+  void ShutdownReceive(Instant now);
+  // ABORT: a reset goes out if the state asks for one; CLOSED with `reason`.
+  void Abort(TcpError reason);
+
+  // -- network and time ------------------------------------------------------
+  // `segment` was parsed, its checksums verified, and its 4-tuple is ours.
+  Verdict OnSegment(const Segment& segment, Instant now);
+  // To be called when now >= NextDeadline(); harmless earlier.
+  void OnDeadline(Instant now);
+
+  // -- outputs ---------------------------------------------------------------
+  // The next segment to send, if one is due. The caller must be able to send
+  // it: it counts as sent.
+  [[nodiscard]] bool PollTransmit(Instant now, const TxLimits& limits,
+                                  TxSegment* out);
+  // The next event, each kind at most once until it happens again.
+  std::optional<Event> PollEvent();
+  Instant NextDeadline() const { return timers_.NextDeadline(); }
+
+  // -- status ----------------------------------------------------------------
+  State state() const { return state_; }
+  TcpError error() const { return error_; }
+  // Bytes acknowledged: their memory is the application's again, once no
+  // posted send refers to it.
+  uint64_t acked_offset() const { return acked_offset_; }
+  // The offset of the first byte never sent.
+  uint64_t sent_offset() const { return sent_offset_; }
+  // The offset after the last byte taken by Send().
+  uint64_t queued_offset() const { return queued_offset_; }
+  uint64_t readable_bytes() const { return readable_bytes_; }
+  size_t readable_frags() const { return ready_.size(); }
+  // The peer's FIN was taken in and everything before it was received.
+  bool is_at_end() const { return fin_received_ && ready_.empty(); }
+  // The Connection can be destroyed as soon as its events were polled.
+  bool is_finished() const {
+    return state_ == State::kClosed && !reset_owed_.has_value();
+  }
+  Stats stats() const;
+  const Tcb& tcb() const { return tcb_; }
+  // CHECKs every stated invariant. O(frags and segments held); tests.
+  void CheckInvariants() const;
+
+ private:
+  enum class Recovery : uint8_t {
+    kOpen,          // Nothing known to be lost.
+    kFastRecovery,  // RFC 6582: until `recover_` is acknowledged.
+    kLoss,          // After a timeout: likewise.
+  };
+  struct OwedReset {
+    SeqNum seq;
+    SeqNum ack;
+    uint8_t flags;
+  };
+
+  // connection.cc
+  void SetState(State next);
+  void Raise(Event::Kind kind) {
+    events_ |= static_cast<uint8_t>(1u << static_cast<int>(kind));
+  }
+  Verdict Drop(const Segment& seg, DropReason reason);
+  void EnterClosed(TcpError error);
+  void EnterTimeWait(Instant now);
+  void DiscardReceived();
+  bool IsPredicted(const Segment& seg) const;
+  Verdict ArrivePredicted(const Segment& seg, Instant now);
+  void CheckSendInvariants() const;
+  void CheckReceiveInvariants() const;
+
+  // arrive_listen.cc, arrive_syn_sent.cc, arrive_synchronized.cc
+  Verdict ArriveInListen(const Segment& seg, Instant now);
+  Verdict ArriveInSynSent(const Segment& seg, Instant now);
+  void AdoptPeerOptions(const TcpOptions& options, Instant now);
+  Verdict ArriveInSynchronized(const Segment& seg, Instant now);
+  bool IsAcceptable(const Segment& seg) const;
+  bool FailsPaws(const Segment& seg, Instant now) const;
+  void UpdateTsRecent(const Segment& seg, Instant now);
+  Verdict ArriveReset(const Segment& seg, Instant now);
+  Verdict ArriveFromFifthStep(const Segment& seg, Instant now);
+  Verdict ArriveFromSixthStep(const Segment& seg, Instant now);
+  bool ArriveAckOfFin(Instant now);
+  void ArriveFin(Instant now);
+  void EnterEstablished(Instant now);
+  void ChallengeAck(Instant now);
+
+  // arrive_ack.cc: the ESTABLISHED part of the fifth step.
+  enum class AckResult : uint8_t { kUseful, kOld, kTooOld, kUnsent };
+  AckResult ProcessAck(const Segment& seg, Instant now);
+  void AdvanceSndUna(const Segment& seg, Instant now);
+  void OnDuplicateAck(Instant now);
+  void OnNewAckInRecovery(uint32_t acked, Instant now);
+  void TakeRttSample(const RetransmitQueue::Acked& acked, const Segment& seg);
+  void UpdateSndWnd(const Segment& seg);
+  SeqNum snd_max() const { return tcb_.snd_nxt + (probe_is_out_ ? 1u : 0u); }
+
+  // arrive_text.cc: the seventh step.
+  DropReason ArriveText(const Segment& seg, Instant now);
+  DropReason TakeInOrder(Text text, Instant now);
+  DropReason TakeOutOfOrder(Text text);
+  void DrainReassembly();
+  void OnInOrderBytes(uint32_t bytes, Instant now);
+  void Deliver(const Frag& frag);
+  void NoteDuplicate(SeqNum left, SeqNum right);
+
+  // deadlines.cc
+  void OnRetransmitTimer(Instant now);
+  void OnPersistTimer(Instant now);
+  void RestartRetransmitTimer(Instant now);
+  bool HasTimedOut(Instant now, int retries) const;
+
+  // output.cc
+  bool PollSyn(Instant now, TxSegment* out);
+  bool PollRetransmission(Instant now, const TxLimits& limits, TxSegment* out);
+  bool PollNewText(Instant now, const TxLimits& limits, TxSegment* out);
+  bool PollWindowProbe(Instant now, TxSegment* out);
+  bool PollReset(TxSegment* out);
+  uint32_t SendableBytes(const TxLimits& limits) const;
+  bool IsSmallSendAllowed(uint64_t unsent, uint32_t usable) const;
+  void RecordSent(SeqNum seq, uint32_t payload, bool has_fin, Instant now);
+  void FillAck(Instant now, TxSegment* out);
+  void FillTimestamps(Instant now, TxSegment* out) const;
+  void FillSackBlocks(TxSegment* out);
+  void SetPersistTimer(Instant now);
+
+  // Small derived values.
+  uint32_t flight_size() const { return tcb_.snd_nxt - tcb_.snd_una; }
+  uint32_t pipe() const;
+  uint64_t unsent_bytes() const { return queued_offset_ - sent_offset_; }
+  bool fin_is_due() const {
+    return close_requested_ && !fin_sent_ && unsent_bytes() == 0;
+  }
+  uint32_t TicksAt(Instant now) const {
+    return static_cast<uint32_t>(now.nanoseconds() / 1'000'000) +
+           options_.ts_offset;
+  }
+
+  // -- touched per segment ---------------------------------------------------
+  FragSink& sink_;
+  Tcb tcb_;
+  State state_ = State::kClosed;
+  TcpError error_ = TcpError::kNone;
+  uint8_t events_ = 0;
+  bool ack_is_due_ = false;  // Now; else the delayed-ACK timer says when.
+  bool nodelay_;
+  bool is_corked_ = false;
+  bool is_held_ = false;
+  bool close_requested_ = false;
+  bool fin_sent_ = false;
+  bool fin_received_ = false;
+  bool receive_is_shut_down_ = false;
+  bool is_passive_ = false;
+  bool send_was_short_ = false;   // kWritable is owed when room comes.
+  bool override_is_due_ = false;  // The persist timer fired.
+  bool probe_is_out_ = false;     // A byte at snd_nxt that snd_nxt leaves out.
+  Recovery recovery_ = Recovery::kOpen;
+  uint8_t quick_acks_left_ = 0;  // ACK at once, as Linux at the start.
+  uint8_t duplicate_acks_ = 0;
+  uint8_t persist_backoffs_ = 0;
+  uint32_t smss_;                     // Payload of a full segment out.
+  uint32_t rcv_mss_ = 536;            // Of full segments in, as estimated.
+  SeqNum recover_;                    // RFC 6582.
+  uint32_t duplicate_ack_bytes_ = 0;  // Left the network, by duplicate ACKs.
+  uint64_t acked_offset_ = 0;
+  uint64_t sent_offset_ = 0;
+  uint64_t queued_offset_ = 0;
+  uint64_t readable_bytes_ = 0;
+  TimerTable timers_;
+  ReceiveWindow window_;
+  Ring<Frag> ready_;
+  Reassembly reassembly_;
+  RetransmitQueue retransmit_queue_;
+  std::unique_ptr<CongestionControl> congestion_;
+  RttEstimator rtt_;
+  Instant last_send_;  // Of text, for RFC 5681 4.1.
+
+  // -- touched rarely --------------------------------------------------------
+  std::optional<OwedReset> reset_owed_;
+  std::optional<SeqNum> fin_seq_;   // The peer's FIN, seen, maybe early.
+  std::optional<SackBlock> dsack_;  // To report once. RFC 2883.
+  std::optional<Instant> last_challenge_ack_;
+  Instant first_unanswered_;  // When what is unacknowledged began.
+  bool syn_was_retransmitted_ = false;
+  Stats counts_;
+  const Options options_;
+};
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_TCP_CONNECTION_H_

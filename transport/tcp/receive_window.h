@@ -1,0 +1,114 @@
+// How much the peer may send: the receive window of one stream.
+//
+// Two limits, because memory comes in slots: a budget of bytes, and a quota of
+// slots times the bytes that this peer has been putting into a slot. What is
+// held (readable, or with the application) counts against both. The right edge
+// never moves left, so the measure can prove wrong; then there are no slots
+// for text inside the window, and the connection drops it unacknowledged.
+//
+//   rcv_nxt                edge_            rcv_nxt + what the limits allow
+//     |---- RCV.WND --------|--- may be offered when worthwhile ---|
+//
+// Scaling: the field on the wire counts units of 2^shift bytes. It is rounded
+// up, so that the edge does not seem to move left; once rounding has given
+// away an eighth of the budget it is rounded down, and the edge seems to move
+// left by less than a unit, as RFC 7323 2.4 allows. Text up to edge_ is
+// accepted in any case.
+//
+// Source:   RFC 9293 3.8.6.2.2 (silly window), RFC 7323 2.
+// Threads:  none of its own. Cost: no allocation.
+#ifndef TRANSPORT_TCP_RECEIVE_WINDOW_H_
+#define TRANSPORT_TCP_RECEIVE_WINDOW_H_
+
+#include <cstdint>
+
+#include "transport/seq.h"
+
+namespace devwire {
+
+struct ReceiveLimits {
+  uint64_t byte_budget = 0;  // Bytes held or offered, together.
+  uint32_t slot_quota = 0;   // Slots held, with those out of order.
+};
+
+class ReceiveWindow {
+ public:
+  struct Options {
+    ReceiveLimits limits;
+    uint32_t slot_bytes = 2048;  // The measure never exceeds it.
+    uint32_t slot_reserve = 1;   // Slots that only in-order text may use.
+    uint32_t mss = 1460;         // Ours: the largest text we can be sent.
+    bool use_scaling = true;
+  };
+
+  explicit ReceiveWindow(const Options& options);
+
+  // The smallest shift that lets the whole byte budget be offered, up to 14.
+  uint8_t wanted_shift() const { return wanted_shift_; }
+  // Both sides sent the option: use it from the next segment on.
+  void EnableScaling() { shift_ = wanted_shift_; }
+  uint8_t shift() const { return shift_; }
+
+  // The peer's SYN arrived.
+  void Start(SeqNum rcv_nxt) { edge_ = rcv_nxt; }
+
+  // RCV.WND: what may still arrive.
+  uint32_t rcv_wnd(SeqNum rcv_nxt) const {
+    int32_t wnd = SeqDistance(edge_, rcv_nxt);
+    return wnd < 0 ? 0 : static_cast<uint32_t>(wnd);
+  }
+  SeqNum edge() const { return edge_; }
+
+  // The field for a segment about to be sent, and moves the edge accordingly.
+  // A SYN's is never scaled. RFC 7323 2.2.
+  uint16_t Advertise(SeqNum rcv_nxt, bool is_syn);
+  // Whether telling the peer would give it a good deal more than it knows.
+  bool IsUpdateDue(SeqNum rcv_nxt) const;
+
+  // In-order text became readable: it is held until released.
+  void Hold(uint32_t bytes, uint32_t slots) {
+    held_bytes_ += bytes;
+    held_slots_ += slots;
+  }
+  void Release(uint64_t bytes, uint32_t slots);
+  uint64_t held_bytes() const { return held_bytes_; }
+  uint32_t held_slots() const { return held_slots_; }
+
+  // Slots that text may still use, beside `out_of_order_slots` kept.
+  bool HasRoomInOrder(uint32_t slots, size_t out_of_order_slots) const {
+    return held_slots_ + out_of_order_slots + slots <= limits_.slot_quota;
+  }
+  bool HasRoomOutOfOrder(uint32_t slots, size_t out_of_order_slots) const {
+    return held_slots_ + out_of_order_slots + slots + options_reserve_ <=
+           limits_.slot_quota;
+  }
+
+  // One slot took `bytes` of text. The measure follows: a moving average.
+  void Measure(uint32_t bytes) {
+    bytes_per_slot_x8_ += bytes;
+    bytes_per_slot_x8_ -= bytes_per_slot_x8_ >> 3;
+  }
+  uint32_t bytes_per_slot() const { return bytes_per_slot_x8_ >> 3; }
+
+  // Other streams of the pool came or went. The edge stays where it is.
+  void SetLimits(const ReceiveLimits& limits) { limits_ = limits; }
+  const ReceiveLimits& limits() const { return limits_; }
+
+ private:
+  // What the two limits allow beyond rcv_nxt.
+  uint64_t Allowed() const;
+
+  ReceiveLimits limits_;
+  uint64_t held_bytes_ = 0;
+  uint32_t held_slots_ = 0;
+  uint32_t bytes_per_slot_x8_;
+  uint32_t options_reserve_;
+  uint32_t mss_;
+  SeqNum edge_;
+  uint8_t shift_ = 0;
+  uint8_t wanted_shift_ = 0;
+};
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_TCP_RECEIVE_WINDOW_H_

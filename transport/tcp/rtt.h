@@ -1,0 +1,68 @@
+// Round-trip time estimate and retransmission timeout of one connection.
+//
+// Source:   RFC 6298 sections 2, 3 and 5. Samples from timestamps: RFC 7323 4.
+// Threads:  none of its own; belongs to one Connection.
+// Cost:     no allocation, no clock call.
+#ifndef TRANSPORT_TCP_RTT_H_
+#define TRANSPORT_TCP_RTT_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "base/time.h"
+
+namespace devwire {
+
+class RttEstimator {
+ public:
+  struct Options {
+    Duration rto_initial = 1_s;    // RFC 6298 (2.1).
+    Duration rto_min = 200_ms;     // RFC 6298 (2.4) says 1 s; Linux's value.
+    Duration rto_max = 120_s;      // RFC 6298 (2.5): not below 60 s. Linux's.
+    Duration granularity = 50_us;  // G: the longest pause between two polls.
+  };
+
+  // 0 < granularity <= rto_min <= rto_initial <= rto_max, else CHECK: an
+  // engine validates its options when it opens.
+  explicit RttEstimator(const Options& options);
+
+  // Adds one sample. Measure to the segment's arrival Instant, not to "now":
+  // time spent in our own queues is not network delay.
+  // Karn's rule (RFC 6298 3): no samples from retransmitted segments, unless a
+  // timestamp tells which copy was acknowledged.
+  void OnSample(Duration rtt);
+
+  // The timer fired: doubles rto(), up to rto_max. RFC 6298 (5.5).
+  void OnTimeout();
+  // New data was acknowledged, though without a sample: the path works, so
+  // the backoff ends. As Linux does; RFC 6298 section 5 permits keeping it.
+  void OnProgress();
+  // The SYN was retransmitted and the handshake gave no sample: start data
+  // with 3 s. RFC 6298 (5.7).
+  void OnSynRetransmitted();
+
+  Duration rto() const { return rto_; }  // In [rto_min, rto_max].
+  // Empty before a sample.
+  std::optional<Duration> srtt() const {
+    return has_sample_ ? std::optional(srtt_) : std::nullopt;
+  }
+  Duration rttvar() const { return rttvar_; }
+  Duration rtt_min() const { return rtt_min_; }  // Max() before a sample.
+  // How often OnTimeout() was called since the last sample or progress.
+  int backoffs() const { return backoffs_; }
+
+ private:
+  void Compute();
+
+  Options options_;
+  Duration srtt_;
+  Duration rttvar_;
+  Duration rto_;
+  Duration rtt_min_ = Duration::Max();
+  int backoffs_ = 0;
+  bool has_sample_ = false;
+};
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_TCP_RTT_H_
