@@ -1,0 +1,81 @@
+// Trouble on order: what config.h's FaultConfig says about the device itself
+// (the wire's trouble is FaultyPort's).
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "softnic/device_core.h"
+
+namespace softnic {
+
+bool DeviceCore::HitsFault(double probability, uint64_t* countdown) {
+  if (*countdown > 0 && --*countdown == 0) return true;
+  return probability > 0 && prng_.Chance(probability);
+}
+
+bool DeviceCore::HitsQpError(QueuePair& qp) {
+  FaultConfig& faults = config_.faults;
+  if (!HitsFault(faults.qp_error, &faults.qp_error_at)) return false;
+  MoveToError(qp);
+  Raise(qp.spec().context, IBV_EVENT_QP_FATAL, qp.number());
+  return true;
+}
+
+bool DeviceCore::IsTooEarly(const SendWqe& wqe) const {
+  const devwire::Duration late = config_.faults.late_gather;
+  if (late <= devwire::Duration() || wqe.posted_ns == 0) return false;
+  const auto posted = devwire::Instant::FromNanoseconds(wqe.posted_ns);
+  return clock_->Now() < posted + late;
+}
+
+// The last region of the list: the payload's.
+void DeviceCore::RevokeOne(std::span<const ResolvedSge> sges) {
+  if (sges.empty()) return;
+  mrs_.Find(sges.back().mr->lkey)->is_revoked = true;
+}
+
+void DeviceCore::RunLateWrites(bool all) {
+  if (late_writes_.empty()) return;
+  const devwire::Instant now = clock_->Now();
+  while (!late_writes_.empty() && (all || late_writes_.front().due <= now)) {
+    const LateWrite& late = late_writes_.front();
+    const Mr* mr = mrs_.Find(late.lkey);
+    // The region may be gone by now; then nobody waits for the bytes.
+    if (mr != nullptr) {
+      memcpy(mr->base + late.offset, late.bytes.data(), late.bytes.size());
+    }
+    late_writes_.pop_front();
+  }
+}
+
+void DeviceCore::ApplyFaults() {
+  const FaultConfig& faults = config_.faults;
+  if (Mr* mr = mrs_.Find(faults.revoke_lkey); mr != nullptr) {
+    mr->is_revoked = true;
+  }
+  if (faults.late_scatter <= devwire::Duration()) RunLateWrites(/*all=*/true);
+  flows_.set_capacity(config_.rules);
+  if (port_ == nullptr) return;
+  port_->Configure(faults);
+  RaisePortEvents();
+}
+
+int DeviceCore::Configure(std::string_view text, Reply* reply) {
+  std::vector<DeviceConfig> devices = {config_};
+  const absl::Status status = ChangeConfig(
+      text, [](std::string_view) { return true; }, &devices);
+  if (!status.ok()) {
+    const absl::string_view why = status.message();
+    snprintf(reply->message, sizeof(reply->message), "%.*s",
+             static_cast<int>(why.size()), why.data());
+    return EINVAL;
+  }
+  if (devices[0].faults.seed_given != config_.faults.seed_given) {
+    prng_ = devwire::Prng(devices[0].faults.seed);
+  }
+  config_ = devices[0];
+  ApplyFaults();
+  return 0;
+}
+
+}  // namespace softnic
