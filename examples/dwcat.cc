@@ -7,34 +7,16 @@
 #include "examples/dwcat_options.h"
 #include "examples/dwcat_transfer.h"
 #include "examples/gpu_standin.h"
-#include "memreg/host_memory.h"
-#include "sockets/stack.h"
+#include "examples/stack_flags.h"
 
 namespace devwire::examples {
 namespace {
 
 absl::Status Run(const DwcatOptions& options) {
-  BoundMemory bound;
-  auto memory = MemfdMemory::Allocate(options.pool_bytes);
-  if (!memory.ok()) return memory.status();
-  bound.memory = std::move(*memory);
-  auto dmabuf = bound.memory->Export();
-  if (!dmabuf.ok()) return dmabuf.status();
-  bound.dmabuf = &*dmabuf;
-
-  auto stack = Stack::Open(options.stack);
-  if (!stack.ok()) return stack.status();
-  PoolOptions pool{.slot_bytes = options.slot_bytes};
-  if (!options.listen) pool.receive_bytes = 0;
-  auto id = (*stack)->BindMemory(*bound.memory, pool);
-  if (!id.ok()) return id.status();
-  bound.id = *id;
-  if (!options.capture.empty()) {
-    absl::Status s = (*stack)->StartCapture(options.capture, 1u << 30);
-    if (!s.ok()) return s;
-  }
-  return options.listen ? ReceiveFile(options, **stack, bound)
-                        : SendFile(options, **stack, bound);
+  auto bound = OpenStack(options.flags, /*receives=*/options.listen);
+  if (!bound.ok()) return bound.status();
+  return options.listen ? ReceiveFile(options, *bound)
+                        : SendFile(options, *bound);
 }
 
 }  // namespace

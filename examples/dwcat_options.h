@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "sockets/stack_options.h"
+#include "examples/stack_flags.h"
 #include "transport/address.h"
 
 namespace devwire::examples {
@@ -15,13 +15,9 @@ struct DwcatOptions {
   bool listen = false;
   Endpoint endpoint;  // Ours when listening, the peer's when sending.
   std::string file;   // Written when listening, read when sending.
-  StackOptions stack;
-  uint32_t slot_bytes = 0;
-  uint64_t pool_bytes = 64u << 20;
-  std::string memory = "memfd";
+  StackFlags flags;
   bool json = false;
   bool quiet = false;
-  std::string capture;  // A pcapng of the headers; empty: none.
   std::optional<uint64_t> corrupt_at;
 };
 

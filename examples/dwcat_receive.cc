@@ -11,15 +11,15 @@ namespace {
 
 class Receiver {
  public:
-  Receiver(const DwcatOptions& options, Stack& stack, const BoundMemory& memory,
-           Stream& stream, GpuStandin& gpu)
+  Receiver(const DwcatOptions& options, BoundStack& bound, Stream& stream,
+           GpuStandin& gpu)
       : options_(options),
-        stack_(stack),
-        memory_(memory),
+        bound_(bound),
+        stack_(*bound.stack),
         stream_(stream),
         gpu_(gpu),
         progress_(0, options.quiet),
-        watch_(memory.dmabuf->fd()) {}
+        watch_(bound.dmabuf->fd()) {}
 
   absl::Status Run() {
     watch_.Look();
@@ -28,7 +28,7 @@ class Receiver {
       stack_.Poll();
       if (absl::Status s = TakeFrags(); !s.ok()) return s;
       if (absl::Status s = GiveBack(); !s.ok()) return s;
-      if (!halfway && progress_.bytes() > options_.pool_bytes) {
+      if (!halfway && progress_.bytes() > options_.flags.pool_bytes) {
         halfway = true;
         watch_.Look();
       }
@@ -42,10 +42,10 @@ class Receiver {
     Linger(stack_, stream_);
     watch_.Look();
     Outcome outcome{.sha256 = *sha256};
-    if (auto use = stack_.Use(memory_.id); use.ok()) {
+    if (auto use = stack_.Use(bound_.id); use.ok()) {
       outcome.slots_missing = use->owners.reassembly + use->owners.application;
     }
-    Report(options_, stack_, stream_, memory_.id, progress_, watch_, outcome);
+    Report(options_, stack_, stream_, bound_.id, progress_, watch_, outcome);
     if (outcome.slots_missing == 0) return absl::OkStatus();
     return absl::InternalError("slots of the pool are missing");
   }
@@ -56,7 +56,7 @@ class Receiver {
     auto got = stream_.ReceiveFrags(frags, UINT64_MAX);
     if (!got.ok()) return got.status();
     // The stand-in already runs: what arrived must be visible to it.
-    if (got->frags > 0) memory_.memory->MakeVisible();
+    if (got->frags > 0) bound_.memory->MakeVisible();
     for (size_t i = 0; i < got->frags; ++i) {
       const StreamFrag& frag = frags[i];
       if (frag.host == nullptr) {
@@ -85,8 +85,8 @@ class Receiver {
   }
 
   const DwcatOptions& options_;
+  BoundStack& bound_;
   Stack& stack_;
-  const BoundMemory& memory_;
   Stream& stream_;
   GpuStandin& gpu_;
   Progress progress_;
@@ -97,32 +97,19 @@ class Receiver {
 
 }  // namespace
 
-void Linger(Stack& stack, Stream& stream) {
-  MonotonicClock clock;
-  const Instant until = clock.Now() + 1_s;
-  while (clock.Now() < until) {
-    stack.Poll();
-    auto info = stream.Info();
-    if (!info.ok() || info->state == "TIME-WAIT" || info->state == "CLOSED") {
-      return;
-    }
-  }
-}
-
-absl::Status ReceiveFile(const DwcatOptions& options, Stack& stack,
-                         const BoundMemory& memory) {
-  auto listener = stack.Listen(options.endpoint, {.memory = memory.id});
+absl::Status ReceiveFile(const DwcatOptions& options, BoundStack& bound) {
+  auto listener = bound.stack->Listen(options.endpoint, {.memory = bound.id});
   if (!listener.ok()) return listener.status();
   std::fprintf(stderr, "dwcat: listening on %s\n",
                (*listener)->local().ToString().c_str());
   auto stream = (*listener)->Accept(600_s);
   if (!stream.ok()) return stream.status();
   auto gpu = GpuStandin::Start({.role = GpuStandin::Role::kConsume,
-                                .dmabuf_fd = memory.dmabuf->fd(),
-                                .bytes = options.pool_bytes,
+                                .dmabuf_fd = bound.dmabuf->fd(),
+                                .bytes = options.flags.pool_bytes,
                                 .path = options.file});
   if (!gpu.ok()) return gpu.status();
-  return Receiver(options, stack, memory, **stream, *gpu).Run();
+  return Receiver(options, bound, **stream, *gpu).Run();
 }
 
 }  // namespace devwire::examples

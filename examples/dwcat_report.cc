@@ -19,7 +19,7 @@ constexpr Duration kStandstill = 10_s;
 
 // softnic's counters of this device, when softnic is the NIC.
 bool QuerySoftnic(const DwcatOptions& options, softnic_counters* counters) {
-  std::string library = options.stack.verbs_library;
+  std::string library = options.flags.stack.verbs_library;
   const char* from_environment = std::getenv("DEVWIRE_VERBS_LIBRARY");
   if (library.empty() && from_environment) library = from_environment;
   void* handle = dlopen(library.c_str(), RTLD_LAZY | RTLD_NOLOAD);
@@ -27,8 +27,8 @@ bool QuerySoftnic(const DwcatOptions& options, softnic_counters* counters) {
   auto* query = reinterpret_cast<decltype(&softnic_query_counters)>(
       dlsym(handle, "softnic_query_counters"));
   const bool found =
-      query != nullptr &&
-      query(options.stack.device.c_str(), counters, sizeof(*counters)) == 0;
+      query != nullptr && query(options.flags.stack.device.c_str(), counters,
+                                sizeof(*counters)) == 0;
   dlclose(handle);
   return found;
 }

@@ -16,18 +16,18 @@ constexpr uint32_t kChunkBytes = 1 << 20;
 
 class Sender {
  public:
-  Sender(const DwcatOptions& options, Stack& stack, const BoundMemory& memory,
-         Stream& stream, GpuStandin& gpu, uint64_t file_bytes)
+  Sender(const DwcatOptions& options, BoundStack& bound, Stream& stream,
+         GpuStandin& gpu, uint64_t file_bytes)
       : options_(options),
-        stack_(stack),
-        memory_(memory),
+        bound_(bound),
+        stack_(*bound.stack),
         stream_(stream),
         gpu_(gpu),
         progress_(file_bytes, options.quiet),
-        watch_(memory.dmabuf->fd()) {
+        watch_(bound.dmabuf->fd()) {
     chunk_bytes_ = static_cast<uint32_t>(
-        std::min<uint64_t>(kChunkBytes, options.pool_bytes));
-    const uint64_t chunks = options.pool_bytes / chunk_bytes_;
+        std::min<uint64_t>(kChunkBytes, options.flags.pool_bytes));
+    const uint64_t chunks = options.flags.pool_bytes / chunk_bytes_;
     for (uint64_t chunk = 0; chunk < chunks; ++chunk) FillAgain(chunk);
   }
 
@@ -50,7 +50,7 @@ class Sender {
     if (absl::Status s = stream_.CloseSend(); !s.ok()) return s;
     if (absl::Status s = AwaitPeer(); !s.ok()) return s;
     watch_.Look();
-    Report(options_, stack_, stream_, memory_.id, progress_, watch_, {});
+    Report(options_, stack_, stream_, bound_.id, progress_, watch_, {});
     return absl::OkStatus();
   }
 
@@ -78,7 +78,7 @@ class Sender {
     while (!filled_.empty()) {
       const Chunk chunk = filled_.front();
       const DeviceSpan span{chunk.number * chunk_bytes_, chunk.length};
-      auto outcome = stream_.SendDevice(memory_.id, {&span, 1}, chunk.number);
+      auto outcome = stream_.SendDevice(bound_.id, {&span, 1}, chunk.number);
       if (!outcome.ok()) return outcome.status();
       if (*outcome == SendOutcome::kWouldBlock) break;
       filled_.pop_front();
@@ -120,8 +120,8 @@ class Sender {
   }
 
   const DwcatOptions& options_;
+  BoundStack& bound_;
   Stack& stack_;
-  const BoundMemory& memory_;
   Stream& stream_;
   GpuStandin& gpu_;
   Progress progress_;
@@ -134,23 +134,21 @@ class Sender {
 
 }  // namespace
 
-absl::Status SendFile(const DwcatOptions& options, Stack& stack,
-                      const BoundMemory& memory) {
+absl::Status SendFile(const DwcatOptions& options, BoundStack& bound) {
   struct stat file {};
   if (stat(options.file.c_str(), &file) != 0) {
     return ErrnoStatus(errno, options.file);
   }
   const auto file_bytes = static_cast<uint64_t>(file.st_size);
   auto gpu = GpuStandin::Start({.role = GpuStandin::Role::kProduce,
-                                .dmabuf_fd = memory.dmabuf->fd(),
-                                .bytes = options.pool_bytes,
+                                .dmabuf_fd = bound.dmabuf->fd(),
+                                .bytes = options.flags.pool_bytes,
                                 .path = options.file,
                                 .corrupt_at = options.corrupt_at});
   if (!gpu.ok()) return gpu.status();
-  auto stream = stack.Connect(options.endpoint);
+  auto stream = bound.stack->Connect(options.endpoint);
   if (!stream.ok()) return stream.status();
-  return Sender(options, stack, memory, **stream, *gpu, file_bytes)
-      .Run(file_bytes);
+  return Sender(options, bound, **stream, *gpu, file_bytes).Run(file_bytes);
 }
 
 }  // namespace devwire::examples

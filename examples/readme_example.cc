@@ -13,10 +13,12 @@ int main() {
   const auto kPolled = StackOptions::Mode::kBusyThread;
   auto a = Stack::Open({.device = "sn0",
                         .address = IpAddress::V4(10, 0, 0, 1),
-                        .mode = kPolled}).value();
+                        .mode = kPolled})
+               .value();
   auto b = Stack::Open({.device = "sn1",
                         .address = IpAddress::V4(10, 0, 0, 2),
-                        .mode = kPolled}).value();
+                        .mode = kPolled})
+               .value();
   auto gpu_a = MemfdMemory::Allocate(1 << 20).value();  // or HIP, CUDA...
   auto gpu_b = MemfdMemory::Allocate(1 << 20).value();
   PoolId from = a->BindMemory(*gpu_a, {.receive_bytes = 0}).value();
