@@ -129,7 +129,6 @@ ibv_cq* ibv_create_cq(ibv_context* context, int cqe, void* cq_context,
   base->cqe = static_cast<int>(cq->layout.depth - 1);
   pthread_mutex_init(&base->mutex, nullptr);
   pthread_cond_init(&base->cond, nullptr);
-  ++ContextOf(context)->users;
   device->cqs[cq->number] = cq;
   return base;
 }
@@ -143,7 +142,6 @@ int ibv_destroy_cq(ibv_cq* handle) {
     command.object = cq->number;
     const Reply reply = cq->backend->Execute(command, -1);
     if (reply.error != 0) return reply.error;
-    --ContextOf(handle->context)->users;
     cq->device->cqs.erase(cq->number);
   }
   WaitForAcks(&cq->events_acked, &handle->async_events_completed);

@@ -112,8 +112,6 @@ ibv_pd* ibv_alloc_pd(ibv_context* context) {
   pd->device = ContextOf(context)->device;
   pd->number = g_next_pd.fetch_add(1);
   pd->base.handle = pd->number;
-  const std::lock_guard<std::mutex> lock(pd->device->mutex);
-  ++ContextOf(context)->users;
   return &pd->base;
 }
 
@@ -122,7 +120,6 @@ int ibv_dealloc_pd(ibv_pd* handle) {
   {
     const std::lock_guard<std::mutex> lock(pd->device->mutex);
     if (pd->users > 0) return EBUSY;
-    --ContextOf(handle->context)->users;
   }
   delete pd;
   return 0;

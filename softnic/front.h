@@ -56,7 +56,6 @@ struct FrontContext {
   FrontDevice* device = nullptr;
   uint32_t object = 0;  // of the core
   uint64_t events_at = 0;
-  int users = 0;  // pds and cqs
 };
 
 struct FrontPd {

@@ -11,6 +11,7 @@ namespace softnic {
 namespace {
 
 thread_local std::string g_last_error;
+std::atomic<bool> g_any_late_scatter{false};
 
 struct Registry {
   std::mutex mutex;
@@ -59,6 +60,9 @@ void Adopt(Registry& registry, const std::vector<DeviceConfig>& configs,
     device->is_listed = true;
     device->config = config;
     device->late_gather_ns = config.faults.late_gather.nanoseconds();
+    if (config.faults.late_scatter > devwire::Duration()) {
+      g_any_late_scatter = true;
+    }
     if (device->backend == nullptr && is_whole) device->texts.clear();
     device->texts.push_back(text);
     if (device->backend == nullptr) continue;
@@ -111,6 +115,10 @@ int ReadEnvironment(Registry& registry) {
 }
 
 }  // namespace
+
+bool AnyLateScatter() {
+  return g_any_late_scatter.load(std::memory_order_acquire);
+}
 
 void SetLastError(std::string_view message) { g_last_error = message; }
 const char* LastError() { return g_last_error.c_str(); }

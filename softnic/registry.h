@@ -22,6 +22,9 @@ FrontDevice* FindDevice(std::string_view name);
 // Every device there ever was.
 std::vector<FrontDevice*> AllDevices();
 
+// Some device was ever told to scatter late: softnic_make_visible has work.
+bool AnyLateScatter();
+
 // Of the calling thread; see softnic_last_error.
 void SetLastError(std::string_view message);
 const char* LastError();
