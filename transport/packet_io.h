@@ -82,19 +82,30 @@ enum class RuleId : uint32_t {};
 // What the NIC matches, and where it goes. Priorities: DESIGN in docs/wire.md.
 struct FlowMatch {
   enum class Kind : uint8_t {
-    kConnection,   // priority 0: both endpoints
-    kPortBlock,    // priority 1: local.ip and 2^k local ports from local.port
-    kListener,     // priority 2: local.ip and local.port
-    kOwnedHost,    // priority 3: our MAC, broadcast and multicast
+    kConnection,  // priority 0: both endpoints
+    kPortBlock,   // priority 1: local.ip and 2^k local ports from local.port
+    kListener,    // priority 2: local.ip and local.port
+    kOwnedHost,   // priority 3: our MAC, broadcast and multicast
   };
   Kind kind = Kind::kConnection;
   FourTuple tuple;
   uint8_t port_block_bits = 0;
 };
 
+// A rule that ends in an error is gone. That may also befall one that was
+// installed, when its queue had to be remade.
 struct RuleEvent {
   RuleId rule{};
   int error = 0;  // 0 installed, else errno: ENOMEM no room, ...
+};
+
+// A registered region that the NIC may no longer reach: its owner has revoked
+// it. Streams that receive into `pool`, or send from memory with `lkey`, end.
+struct RegionEvent {
+  bool is_receive = false;
+  PoolId pool{};  // When receiving.
+  uint32_t lkey = 0;
+  friend bool operator==(const RegionEvent&, const RegionEvent&) = default;
 };
 
 class PacketIo {
@@ -104,6 +115,7 @@ class PacketIo {
     uint32_t mtu = 0;              // Largest IP packet either way.
     uint32_t max_tso_payload = 0;  // 0: no TSO.
     bool rx_checksum_ipv6 = false;
+    uint8_t max_tx_pieces = kMaxTxPieces;  // Per frame.
   };
 
   virtual ~PacketIo() = default;
@@ -137,6 +149,9 @@ class PacketIo {
   // Removes it, also while it is still being installed. No answer.
   virtual void RemoveRule(RuleId rule) = 0;
   virtual size_t PollRules(std::span<RuleEvent> out) = 0;
+  // Regions that were revoked since the last call; see RegionEvent. A send may
+  // name several, of which one is to blame.
+  virtual size_t PollRegions(std::span<RegionEvent> /*out*/) { return 0; }
 };
 
 }  // namespace devwire
