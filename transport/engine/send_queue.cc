@@ -19,7 +19,7 @@ void SendQueue::GrowNewest(uint32_t bytes) {
   end_ += bytes;
 }
 
-size_t SendQueue::Find(uint64_t offset) {
+size_t SendQueue::Find(uint64_t offset) const {
   DCHECK(offset >= start_ && offset < end_);
   const auto holds = [&](size_t i) {
     return spans_[i].start <= offset &&
@@ -55,6 +55,17 @@ uint32_t SendQueue::Gather(uint64_t offset, uint32_t length,
     hint_ = i++;
   }
   return covered;
+}
+
+uint32_t SendQueue::GatherableBytes(uint64_t offset, uint32_t want) const {
+  if (want == 0) return 0;
+  const size_t first = Find(offset);
+  uint64_t bytes = spans_[first].start + spans_[first].length - offset;
+  for (size_t n = 1; n < kMaxTxPieces && bytes < want; ++n) {
+    if (first + n == spans_.size()) break;
+    bytes += spans_[first + n].length;
+  }
+  return static_cast<uint32_t>(std::min<uint64_t>(bytes, want));
 }
 
 void SendQueue::Posted(uint64_t offset, uint32_t length, uint64_t ticket) {

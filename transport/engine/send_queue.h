@@ -21,10 +21,11 @@
 
 #include "base/ring.h"
 #include "transport/packet_io.h"
+#include "transport/tcp/connection.h"
 
 namespace devwire {
 
-class SendQueue {
+class SendQueue final : public SendSource {
  public:
   struct Span {
     uint64_t start = 0;  // Stream offset of its first byte.
@@ -42,6 +43,10 @@ class SendQueue {
   size_t free_spans() const { return spans_.capacity() - spans_.size(); }
   bool empty() const { return spans_.empty(); }
   uint64_t end() const { return end_; }
+  // The stream offset after the oldest span; not when empty.
+  uint64_t front_end() const {
+    return spans_.front().start + spans_.front().length;
+  }
   // Bytes queued and not done.
   uint64_t bytes() const { return end_ - start_; }
 
@@ -57,6 +62,8 @@ class SendQueue {
   // run out. The bytes must be queued and not done.
   uint32_t Gather(uint64_t offset, uint32_t length, std::span<TxPiece> pieces,
                   size_t* piece_count);
+  // SendSource: what kMaxTxPieces pieces can hold of [offset, offset + want).
+  uint32_t GatherableBytes(uint64_t offset, uint32_t want) const override;
   // The work request that carries [offset, offset + length) has this ticket.
   void Posted(uint64_t offset, uint32_t length, uint64_t ticket);
 
@@ -67,12 +74,12 @@ class SendQueue {
   void PopDone();
 
  private:
-  size_t Find(uint64_t offset);
+  size_t Find(uint64_t offset) const;
 
   Ring<Span> spans_;
   uint64_t start_ = 0;
   uint64_t end_ = 0;
-  size_t hint_ = 0;  // Where the last Gather() ended: a span's index.
+  mutable size_t hint_ = 0;  // Where the last Gather() ended: a span's index.
 };
 
 }  // namespace devwire

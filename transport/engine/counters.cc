@@ -1,0 +1,94 @@
+#include "transport/engine/counters.h"
+
+namespace devwire {
+namespace {
+
+const char* EngineDropName(EngineDrop drop) {
+  switch (drop) {
+    case EngineDrop::kOtherMac:
+      return "kOtherMac";
+    case EngineDrop::kOtherAddress:
+      return "kOtherAddress";
+    case EngineDrop::kBadSource:
+      return "kBadSource";
+    case EngineDrop::kBadChecksum:
+      return "kBadChecksum";
+    case EngineDrop::kNoChecksumFlag:
+      return "kNoChecksumFlag";
+    case EngineDrop::kTimestampsCut:
+      return "kTimestampsCut";
+    case EngineDrop::kNoConnection:
+      return "kNoConnection";
+    case EngineDrop::kNoConnectionQuiet:
+      return "kNoConnectionQuiet";
+    case EngineDrop::kNotSyn:
+      return "kNotSyn";
+    case EngineDrop::kBacklogFull:
+      return "kBacklogFull";
+    case EngineDrop::kConnectionsFull:
+      return "kConnectionsFull";
+    case EngineDrop::kNoNeighborRoom:
+      return "kNoNeighborRoom";
+    case EngineDrop::kBadArp:
+      return "kBadArp";
+    case EngineDrop::kBadIcmp:
+      return "kBadIcmp";
+    case EngineDrop::kCount:
+      break;
+  }
+  return "?";
+}
+
+}  // namespace
+
+const char* DropCode::Name(int index) {
+  if (index < kEngine) {
+    return ParseResultName(static_cast<ParseResult>(index - kParse));
+  }
+  if (index < kTcp) {
+    return EngineDropName(static_cast<EngineDrop>(index - kEngine));
+  }
+  return DropReasonName(static_cast<DropReason>(index - kTcp));
+}
+
+const char* EngineEventName(EngineEvent event) {
+  switch (event) {
+    case EngineEvent::kResetsSent:
+      return "kResetsSent";
+    case EngineEvent::kArpRequestsSent:
+      return "kArpRequestsSent";
+    case EngineEvent::kArpRepliesSent:
+      return "kArpRepliesSent";
+    case EngineEvent::kEchoRepliesSent:
+      return "kEchoRepliesSent";
+    case EngineEvent::kIcmpErrorsReceived:
+      return "kIcmpErrorsReceived";
+    case EngineEvent::kRulesInstalled:
+      return "kRulesInstalled";
+    case EngineEvent::kRulesRefused:
+      return "kRulesRefused";
+    case EngineEvent::kRulesRemoved:
+      return "kRulesRemoved";
+    case EngineEvent::kHandshakesWithoutRule:
+      return "kHandshakesWithoutRule";
+    case EngineEvent::kMovedToControlQueue:
+      return "kMovedToControlQueue";
+    case EngineEvent::kOptionTailsRead:
+      return "kOptionTailsRead";
+    case EngineEvent::kTextDroppedAtReserve:
+      return "kTextDroppedAtReserve";
+    case EngineEvent::kLinearPoolDry:
+      return "kLinearPoolDry";
+    case EngineEvent::kTxRingFull:
+      return "kTxRingFull";
+    case EngineEvent::kLendRefused:
+      return "kLendRefused";
+    case EngineEvent::kTokensRejected:
+      return "kTokensRejected";
+    case EngineEvent::kCount:
+      break;
+  }
+  return "?";
+}
+
+}  // namespace devwire

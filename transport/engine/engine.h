@@ -1,0 +1,311 @@
+// Engine: a TCP/IP host on one PacketIo. One thread, one poll loop, many
+// connections.
+//
+//   Poll:  RxBurst -> parse -> 4-tuple -> Connection::OnSegment
+//          tokens returned, rules answered, deadlines passed
+//          streams touched by any of these: PollTransmit, PollEvent
+//          Replenish, TxFlush
+//
+// Threads:  the engine's thread makes every call but ReturnToken() and
+//           counters(), which any thread may.
+// Lifetime: borrows PacketIo, pools and memory; destroy it before them. The
+//           destructor aborts what is open and gives every slot back.
+// Cost:     Poll() neither allocates nor makes a system call, but for opening
+//           a connection, which takes its memory.
+// Limits:   max_connections streams, kMaxPools pools; what happens at a limit
+//           is counted by name (counters.h).
+#ifndef TRANSPORT_ENGINE_ENGINE_H_
+#define TRANSPORT_ENGINE_ENGINE_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/ring.h"
+#include "transport/engine/counters.h"
+#include "transport/engine/demux.h"
+#include "transport/engine/engine_options.h"
+#include "transport/engine/engine_stream.h"
+#include "transport/engine/neighbor.h"
+#include "transport/engine/port_table.h"
+#include "transport/engine/send_buffers.h"
+#include "transport/engine/stream_types.h"
+#include "transport/engine/timer_heap.h"
+#include "transport/packet_io.h"
+#include "transport/wire/frame.h"
+#include "transport/wire/icmp.h"
+#include "transport/wire/pcapng.h"
+
+namespace devwire {
+
+enum class ListenerId : uint32_t {};
+
+// Why a stream or listener could not be opened.
+enum class OpenError : uint8_t {
+  kNone,
+  kNoRoute,
+  kNeighborsFull,
+  kPortInUse,
+  kNoPort,           // Every port to this destination is taken.
+  kTooMany,          // Streams or listeners.
+  kWrongFamily,      // The stack has no address of this family.
+  kIpv6Unsupported,  // Into device memory, and the NIC verifies no IPv6.
+  kQueueRefused,     // No data queue for this pool; see queue_error().
+};
+
+class Engine final : private FragSink {
+ public:
+  // What a listener or stream became ready for; see stream_types.h.
+  class ReadySink {
+   public:
+    virtual void OnStreamReady(StreamId stream, Readiness now_ready,
+                               bool is_new) = 0;
+    virtual void OnListenerReady(ListenerId listener, bool is_ready,
+                                 bool is_new) = 0;
+
+   protected:
+    ~ReadySink() = default;
+  };
+
+  // `pools` names kHostPool and kLinearPool, in that order.
+  Engine(const EngineOptions& options, PacketIo& io, const Clock& clock,
+         std::span<const EnginePool> pools, const HostBuffer& send_memory);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // One turn. Returns whether anything happened.
+  bool Poll();
+  // The earliest time at which Poll() will have something to do of itself.
+  Instant NextDeadline() const;
+
+  // -- set-up ----------------------------------------------------------------
+  void AddPool(const EnginePool& pool);  // Its id is the next one.
+  bool AddStaticNeighbor(const IpAddress& ip, const MacAddress& mac);
+  void set_ready_sink(ReadySink* sink) { ready_sink_ = sink; }
+  // Headers of both directions go there; null: nowhere. Borrowed.
+  void set_capture(PcapngWriter* capture) { capture_ = capture; }
+
+  // -- listeners -------------------------------------------------------------
+  struct ListenResult {
+    OpenError error = OpenError::kNone;
+    ListenerId id{};
+    Port port{};
+  };
+  // Port 0: a free one.
+  ListenResult Listen(const IpAddress& ip, Port port,
+                      std::optional<PoolId> pool, uint32_t backlog);
+  // Resets what was not accepted.
+  void Unlisten(ListenerId listener);
+  std::optional<StreamId> Accept(ListenerId listener);
+
+  // -- streams ---------------------------------------------------------------
+  struct ConnectResult {
+    OpenError error = OpenError::kNone;
+    StreamId id{};
+  };
+  ConnectResult Connect(const Endpoint& remote, std::optional<Port> local_port,
+                        std::optional<PoolId> pool);
+  const absl::Status& queue_error() const { return queue_error_; }
+
+  // The stream, or null: closed, and forgotten.
+  EngineStream* Find(StreamId id);
+
+  Received ReceiveFrags(EngineStream& s, std::span<StreamFrag> out,
+                        uint64_t max_bytes);
+  // Host streams.
+  Received Read(EngineStream& s, std::span<std::byte> out);
+  // The spans were checked: inside the region of `lkey` at `iova`.
+  SendOutcome SendDevice(EngineStream& s, uint64_t iova, uint32_t lkey,
+                         std::span<const DeviceSpan> spans, uint64_t cookie);
+  size_t SendHost(EngineStream& s, std::span<const std::byte> bytes);
+  size_t PollSendCompletions(EngineStream& s, std::span<SendCompletion> out);
+  void CloseSend(EngineStream& s);
+  void Abort(EngineStream& s, TcpError error);
+  // The handle is gone.
+  void Close(EngineStream& s, bool keep_frags);
+
+  // Any thread. kUnknown for a pool that the stream has no part in.
+  ReturnResult ReturnToken(StreamId stream, FragToken token);
+
+  // -- asking ----------------------------------------------------------------
+  const EngineCounters& counters() const { return counters_; }
+  const EnginePool& pool(PoolId id) const {
+    return pools_[static_cast<size_t>(id)];
+  }
+  // How often slots of a device pool were filled: all, and the most of one.
+  uint64_t slot_fills(PoolId id) const {
+    return pool_use_[static_cast<size_t>(id)].fills;
+  }
+  uint32_t max_slot_reuse(PoolId id) const {
+    return pool_use_[static_cast<size_t>(id)].most;
+  }
+  uint32_t stream_count() const { return stream_count_; }
+  const NeighborTable& neighbors() const { return neighbors_; }
+  const EngineOptions& options() const { return options_; }
+  const PacketIo::Limits& nic() const { return io_.limits(); }
+  // Nothing of any stream is posted or held: every slot is free or posted.
+  bool is_idle() const { return stream_count_ == 0; }
+
+ private:
+  static constexpr size_t kBurst = 64;
+  static constexpr uint8_t kCutHeadersToMove = 3;  // DESIGN of docs/wire.md.
+  struct Listening {
+    bool is_open = false;
+    Endpoint local;
+    std::optional<PoolId> pool;
+    uint32_t backlog = 0;
+    uint32_t pending = 0;  // Half-open, and not accepted.
+    std::optional<RuleId> rule;
+    List<EngineStream, AcceptTag> ready;  // Established, not accepted.
+    bool was_ready = false;
+  };
+  struct PoolUse {
+    std::vector<uint32_t> slot_fills;
+    uint64_t fills = 0;
+    uint32_t most = 0;
+    uint32_t streams = 0;  // That receive into it.
+    uint32_t reserve = 0;  // Free slots below which text is dropped.
+  };
+  struct QueueInfo {
+    bool is_open = false;
+    PoolId pool{};
+    HeaderShape shape{};
+  };
+  // A buffer that an echo reply is sent from.
+  struct Echo {
+    uint64_t ticket;
+    uint32_t buffer;
+  };
+  struct TailBatch;
+
+  // FragSink: whichever pool the frag is of.
+  void Discard(const Frag& frag) override;
+
+  // engine_receive.cc
+  void ProcessFrame(const RxFrame& frame);
+  void DropFrame(const RxFrame& frame, DropCode code);
+  void Record(bool is_outbound, std::span<const std::byte> header,
+              uint32_t frame_bytes, const char* comment) {
+    using Direction = PcapngWriter::Direction;
+    capture_->Add(is_outbound ? Direction::kOut : Direction::kIn, now_, header,
+                  frame_bytes, comment == nullptr ? "" : comment);
+  }
+  void FinishFrame(const RxFrame& frame);
+  bool IsForUs(const RxFrame& frame, const ParsedFrame& parsed);
+  bool ChecksumHolds(const RxFrame& frame, const ParsedFrame& parsed);
+  void OnTcp(const RxFrame& frame, ParsedFrame& parsed);
+  void OnHeaderCut(const RxFrame& frame, const ParsedFrame& parsed,
+                   ParseResult result);
+  bool FetchOptions(const RxFrame& frame, ParsedFrame& parsed, EngineStream& s);
+  void FetchTails(PoolId pool, DeviceMemory* memory);
+  void TakeText(const RxFrame& frame, const ParsedFrame& parsed,
+                const EngineStream& s, Segment* segment);
+  bool IsAtReserve(PoolId pool, const EngineStream& s,
+                   const Segment& segment) const;
+  void OnUnknown(const RxFrame& frame, const ParsedFrame& parsed,
+                 const Segment& segment, DropCode code);
+  void OnSynToListener(const RxFrame& frame, const ParsedFrame& parsed,
+                       const Segment& segment, uint32_t listener);
+  void AfterSegment(EngineStream& s, State before);
+
+  // engine_reply.cc
+  void OnArp(const RxFrame& frame, const ParsedFrame& parsed);
+  void OnIcmp(const RxFrame& frame, const ParsedFrame& parsed);
+  void OnIcmpError(const IcmpError& error);
+  void SendArp(bool is_reply, const MacAddress& to_mac, const IpAddress& to_ip,
+               const MacAddress& ethernet_destination);
+  void PollNeighbors();
+  void SendEchoReply(const RxFrame& frame, const ParsedFrame& parsed);
+  void RetireEchoes();
+  // False when the rate or the ring does not allow it; true when none is due.
+  bool SendReset(const ParsedFrame& parsed, const Segment& segment);
+
+  // engine_transmit.cc
+  void Transmit(EngineStream& s);
+  void PostSegment(EngineStream& s, const TxSegment& segment, std::byte* at);
+  void FinishSends(EngineStream& s);
+  void PollEvents(EngineStream& s);
+  Readiness ComputeReadiness(const EngineStream& s) const;
+  void Publish(EngineStream& s);
+  void SetTimer(EngineStream& s);
+  bool Settle(EngineStream& s);
+  bool HasSendRoom(const EngineStream& s) const;
+  bool FrontWaitsForNic(const EngineStream& s) const;
+  void MarkDirty(EngineStream& s) {
+    if (!s.ListNode<EngineStream, DirtyTag>::is_linked()) dirty_.PushBack(&s);
+  }
+
+  // engine_steering.cc
+  void StartSteering(EngineStream& s, bool has_timestamps);
+  void OnRuleEvent(const RuleEvent& event);
+  void MoveToControlQueue(EngineStream& s, Steering why);
+  void ReleaseHandshake(EngineStream& s);
+  void RemoveRule(EngineStream& s);
+
+  // engine_setup.cc
+  EngineStream* NewStream(const FourTuple& tuple, std::optional<PoolId> pool,
+                          OpenError* error);
+  void Destroy(EngineStream& s);
+  bool AcquireNextHop(EngineStream& s, OpenError* error);
+  OpenError CheckFamily(const IpAddress& ip, std::optional<PoolId> pool) const;
+  ReceiveLimits LimitsOf(PoolId pool) const;
+  uint32_t UsableSlots(PoolId pool) const;
+  void ShareOut(PoolId pool);
+  void PublishListener(uint32_t index);
+
+  void DrainTokens();
+  void PollRules();
+  void PollDeadlines();
+  void PollDirty();
+
+  const EngineOptions options_;
+  PacketIo& io_;
+  const Clock& clock_;
+  Instant now_;
+  bool worked_ = false;
+
+  std::array<EnginePool, kMaxPools> pools_{};
+  std::array<PoolUse, kMaxPools> pool_use_{};
+  // Published to threads that return tokens.
+  std::atomic<uint32_t> pool_count_{0};
+  std::array<QueueInfo, 256> queues_{};
+  SendBuffers send_buffers_;
+
+  Demux demux_;
+  TimerHeap timers_;
+  NeighborTable neighbors_;
+  PortTable ports_;
+  std::vector<std::unique_ptr<EngineStream>> streams_;  // By index.
+  std::vector<uint16_t> generations_;                   // By index.
+  std::vector<uint32_t> free_streams_;
+  uint32_t stream_count_ = 0;
+  std::vector<Listening> listeners_;
+  absl::flat_hash_map<uint32_t, uint32_t> rules_;  // RuleId -> stream index.
+
+  List<EngineStream, DirtyTag> dirty_;
+  Ring<Echo> echoes_;
+  std::array<RxFrame, kBurst> burst_;
+  size_t burst_size_ = 0;
+  size_t burst_at_ = 0;
+  std::unique_ptr<TailBatch> tails_;
+  bool tails_are_fresh_ = false;  // tails_ speaks of this burst.
+
+  double reset_tokens_ = 0;
+  Instant reset_refill_;
+  ReadySink* ready_sink_ = nullptr;
+  PcapngWriter* capture_ = nullptr;
+  absl::Status queue_error_;
+  EngineCounters counters_;
+};
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_ENGINE_ENGINE_H_

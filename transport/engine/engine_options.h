@@ -1,0 +1,60 @@
+// How an engine is set up, and what it is given to work with.
+#ifndef TRANSPORT_ENGINE_ENGINE_OPTIONS_H_
+#define TRANSPORT_ENGINE_ENGINE_OPTIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/time.h"
+#include "memreg/device_memory.h"
+#include "memreg/frag_pool.h"
+#include "transport/engine/iss.h"
+#include "transport/engine/neighbor.h"
+#include "transport/engine/route.h"
+#include "transport/engine/send_buffers.h"
+#include "transport/tcp/connection.h"
+
+namespace devwire {
+
+struct EngineOptions {
+  Route route;
+  uint32_t mtu = 1500;  // Longest IP packet: the NIC's or less.
+  uint32_t max_connections = 1024;
+  uint32_t max_listeners = 256;
+  uint16_t first_local_port = 49152;
+  uint8_t port_block_bits = 8;
+  // How long a handshake waits for its flow rule.
+  Duration rule_wait = 100_ms;
+  NeighborTable::Options neighbors;
+  HashKey secret;  // Random; a test fixes it.
+  // The template of every connection: mss, iss, ts_offset, the limits and the
+  // slots are filled in per stream.
+  Connection::Options tcp;
+  uint64_t receive_budget_bytes = 4u << 20;
+  uint64_t send_budget_bytes = 8u << 20;
+  uint32_t send_spans_per_stream = 512;
+  uint32_t resets_per_second = 1000;
+  // Frames that one stream may send in one poll, before others get a turn.
+  uint32_t tx_frames_per_turn = 64;
+};
+
+// A pool and where its bytes are. The engine looks at host pools only.
+struct EnginePool {
+  FragPool* pool = nullptr;
+  // Host pools: slot 0. Null for device memory.
+  std::byte* host_base = nullptr;
+  // Device pools: where slot 0 lies in the bound memory, and who can fetch
+  // option bytes from it (null: nobody).
+  uint64_t offset = 0;
+  DeviceMemory* memory = nullptr;
+  // Slots that may be posted in rings at a time: not for reassembly.
+  uint32_t posted_slots = 0;
+};
+inline constexpr PoolId kHostPool{0};    // Whole frames of the control queue.
+inline constexpr PoolId kLinearPool{1};  // A few bytes each: short headers.
+inline constexpr PoolId kFirstDevicePool{2};
+inline constexpr size_t kMaxPools = 64;
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_ENGINE_ENGINE_OPTIONS_H_

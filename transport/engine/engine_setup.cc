@@ -1,0 +1,387 @@
+// Engine: opening and closing streams and listeners. The slow half.
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "transport/engine/engine.h"
+#include "transport/engine/engine_tails.h"
+
+namespace devwire {
+namespace {
+
+constexpr uint32_t kMaxSlotQuota = 8192;
+constexpr uint32_t kMinSlotQuota = 8;
+
+constexpr uint32_t IndexOf(StreamId id) {
+  return static_cast<uint32_t>(id) & 0xffff;
+}
+constexpr StreamId MakeStreamId(uint32_t index, uint16_t generation) {
+  return StreamId{uint32_t{generation} << 16 | index};
+}
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, PacketIo& io, const Clock& clock,
+               std::span<const EnginePool> pools, const HostBuffer& send_memory)
+    : options_(options),
+      io_(io),
+      clock_(clock),
+      now_(clock.Now()),
+      send_buffers_(send_memory),
+      demux_(options.max_connections, options.secret.k0),
+      timers_(options.max_connections),
+      neighbors_(options.neighbors),
+      ports_(options.first_local_port, options.port_block_bits,
+             options.secret.k1),
+      streams_(options.max_connections),
+      generations_(options.max_connections, 1),
+      listeners_(options.max_listeners),
+      echoes_(16),
+      tails_(std::make_unique<TailBatch>()),
+      reset_tokens_(options.resets_per_second),
+      reset_refill_(now_) {
+  CHECK(options.max_connections > 0 && options.max_connections <= 65535);
+  CHECK_EQ(pools.size(), 2u);
+  for (const EnginePool& pool : pools) AddPool(pool);
+  free_streams_.reserve(options.max_connections);
+  for (uint32_t i = options.max_connections; i-- > 0;) {
+    free_streams_.push_back(i);
+  }
+  rules_.reserve(2 * options.max_connections);
+  io_.AddRule(
+      {.kind = FlowMatch::Kind::kOwnedHost,
+       .tuple = {.local = {options.route.address, Port{0}}, .remote = {}}},
+      kControlQueue);
+}
+
+Engine::~Engine() {
+  for (uint32_t i = 0; i < listeners_.size(); ++i) {
+    if (listeners_[i].is_open) Unlisten(ListenerId{i});
+  }
+  ready_sink_ = nullptr;
+  for (auto& stream : streams_) {
+    if (stream == nullptr) continue;
+    if (!stream->is_finished) Abort(*stream, TcpError::kStackClosed);
+    Transmit(*stream);  // The reset, if there is room for it.
+    Close(*stream, /*keep_frags=*/false);
+  }
+  io_.TxFlush();
+  // Posted sends refer to headers and to memory of the application: the NIC
+  // finishes them; a bounded wait for one that does not.
+  for (int i = 0; i < 100'000 && stream_count_ > 0; ++i) Poll();
+  for (auto& stream : streams_) {
+    if (stream != nullptr) Destroy(*stream);
+  }
+  DrainTokens();
+}
+
+void Engine::AddPool(const EnginePool& pool) {
+  const uint32_t index = pool_count_.load(std::memory_order_relaxed);
+  CHECK_LT(index, kMaxPools);
+  CHECK_EQ(static_cast<uint32_t>(pool.pool->id()), index);
+  pools_[index] = pool;
+  PoolUse& use = pool_use_[index];
+  use.slot_fills.assign(pool.pool->slot_count(), 0);
+  // A burst's worth of slots stays free for the rings, up to an eighth.
+  use.reserve = std::min<uint32_t>(kBurst, pool.pool->slot_count() / 8);
+  pool_count_.store(index + 1, std::memory_order_release);
+}
+
+bool Engine::AddStaticNeighbor(const IpAddress& ip, const MacAddress& mac) {
+  return neighbors_.AddStatic(ip, mac);
+}
+
+OpenError Engine::CheckFamily(const IpAddress& ip,
+                              std::optional<PoolId> pool) const {
+  if (ip.family != options_.route.address.family) {
+    return OpenError::kWrongFamily;
+  }
+  if (!ip.is_v4() && pool.has_value() && !io_.limits().rx_checksum_ipv6) {
+    return OpenError::kIpv6Unsupported;
+  }
+  return OpenError::kNone;
+}
+
+uint32_t Engine::UsableSlots(PoolId id) const {
+  const EnginePool& pool = pools_[static_cast<size_t>(id)];
+  const uint32_t slots = pool.pool->slot_count();
+  const uint32_t kept =
+      pool.posted_slots + pool_use_[static_cast<size_t>(id)].reserve;
+  return slots > kept ? slots - kept : 1;
+}
+
+// An equal share of the pool for each of its streams.
+ReceiveLimits Engine::LimitsOf(PoolId id) const {
+  const uint32_t streams =
+      std::max<uint32_t>(1, pool_use_[static_cast<size_t>(id)].streams);
+  const uint32_t usable = UsableSlots(id);
+  const uint32_t quota = std::clamp(
+      usable / streams, std::min(usable, kMinSlotQuota), kMaxSlotQuota);
+  const uint64_t slot_bytes =
+      pools_[static_cast<size_t>(id)].pool->slot_bytes();
+  return {.byte_budget = std::min<uint64_t>(options_.receive_budget_bytes,
+                                            uint64_t{quota} * slot_bytes),
+          .slot_quota = quota};
+}
+
+// A stream of this pool came or went.
+void Engine::ShareOut(PoolId id) {
+  const ReceiveLimits limits = LimitsOf(id);
+  for (auto& s : streams_) {
+    if (s != nullptr && s->pool.value_or(kHostPool) == id) {
+      s->connection.SetReceiveLimits(limits);
+    }
+  }
+}
+
+EngineStream* Engine::NewStream(const FourTuple& tuple,
+                                std::optional<PoolId> pool, OpenError* error) {
+  *error = OpenError::kTooMany;
+  if (free_streams_.empty()) return nullptr;
+  const PoolId home = pool.value_or(kHostPool);
+  const bool is_v4 = tuple.local.ip.is_v4();
+  Connection::Options tcp = options_.tcp;
+  tcp.mss = static_cast<uint16_t>(options_.mtu - (is_v4 ? 40 : 60));
+  tcp.iss = InitialSequenceNumber(tuple, options_.secret, now_);
+  tcp.ts_offset = TimestampOffset(tuple, options_.secret);
+  ++pool_use_[static_cast<size_t>(home)].streams;
+  tcp.receive = LimitsOf(home);
+  tcp.max_slot_quota = std::min(UsableSlots(home), kMaxSlotQuota);
+  tcp.slot_bytes = pools_[static_cast<size_t>(home)].pool->slot_bytes();
+  // The window of the send side is kept here, in SendDevice and SendHost.
+  tcp.send_queue_limit_bytes = UINT64_MAX / 2;
+
+  auto stream = std::make_unique<EngineStream>(
+      tcp, static_cast<FragSink&>(*this), options_.send_spans_per_stream);
+  EngineStream& s = *stream;
+  s.index = free_streams_.back();
+  s.id = MakeStreamId(s.index, generations_[s.index]);
+  s.tuple = tuple;
+  s.pool = pool;
+  s.steering = pool.has_value() ? Steering::kNotYet : Steering::kHostStream;
+  s.headers = HeaderTemplate({.source_mac = io_.limits().mac, .tuple = tuple});
+  if (!AcquireNextHop(s, error)) {
+    --pool_use_[static_cast<size_t>(home)].streams;
+    return nullptr;
+  }
+  CHECK(demux_.Insert(tuple, s.index));
+  free_streams_.pop_back();
+  streams_[s.index] = std::move(stream);
+  ++stream_count_;
+  counters_.connections_opened.Add();
+  if (pool_use_[static_cast<size_t>(home)].streams > 1) ShareOut(home);
+  *error = OpenError::kNone;
+  return &s;
+}
+
+bool Engine::AcquireNextHop(EngineStream& s, OpenError* error) {
+  const auto next_hop = options_.route.NextHop(s.tuple.remote.ip);
+  if (!next_hop.has_value()) {
+    *error = OpenError::kNoRoute;
+    return false;
+  }
+  const auto neighbor = neighbors_.Acquire(*next_hop, now_);
+  if (!neighbor.has_value()) {
+    *error = OpenError::kNeighborsFull;
+    return false;
+  }
+  s.neighbor = *neighbor;
+  const NeighborTable::Entry& entry = neighbors_.entry(*neighbor);
+  s.has_mac = entry.has_mac();
+  if (s.has_mac) s.headers.set_destination_mac(entry.mac);
+  return true;
+}
+
+// Everything of the stream was given back, or the engine ends.
+void Engine::Destroy(EngineStream& s) {
+  const uint32_t index = s.index;
+  const PoolId home = s.pool.value_or(kHostPool);
+  RemoveRule(s);
+  s.ListNode<EngineStream, DirtyTag>::Unlink();
+  s.ListNode<EngineStream, AcceptTag>::Unlink();
+  s.ListNode<EngineStream, RuleTag>::Unlink();
+  timers_.Set(index, Instant::Never());
+  demux_.Erase(s.tuple);
+  neighbors_.Release(s.neighbor);
+  while (!s.send_queue.empty()) {
+    const auto* span = s.send_queue.Done(0, UINT64_MAX, /*abandoned=*/true);
+    if (span->is_host) {
+      send_buffers_.Give(static_cast<uint32_t>(span->cookie));
+    }
+    s.send_queue.PopDone();
+  }
+  ++generations_[index];
+  if (generations_[index] == 0) generations_[index] = 1;
+  streams_[index].reset();
+  free_streams_.push_back(index);
+  --stream_count_;
+  --pool_use_[static_cast<size_t>(home)].streams;
+  counters_.connections_closed.Add();
+  ShareOut(home);
+}
+
+Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
+                                    std::optional<PoolId> pool,
+                                    uint32_t backlog) {
+  ListenResult result;
+  result.error = CheckFamily(ip, pool);
+  if (result.error != OpenError::kNone) return result;
+  uint32_t index = 0;
+  while (index < listeners_.size() && listeners_[index].is_open) ++index;
+  if (index == listeners_.size()) {
+    result.error = OpenError::kTooMany;
+    return result;
+  }
+  if (port == Port{0}) {
+    const auto free = ports_.FreeListenPort();
+    if (!free.has_value()) {
+      result.error = OpenError::kNoPort;
+      return result;
+    }
+    port = *free;
+  }
+  if (!ports_.AddListener(port, index)) {
+    result.error = OpenError::kPortInUse;
+    return result;
+  }
+  Listening& l = listeners_[index];
+  l.is_open = true;
+  l.local = {ip, port};
+  l.pool = pool;
+  l.backlog = backlog;
+  l.pending = 0;
+  l.was_ready = false;
+  l.rule = io_.AddRule({.kind = FlowMatch::Kind::kListener,
+                        .tuple = {.local = l.local, .remote = {}}},
+                       kControlQueue);
+  result.id = ListenerId{index};
+  result.port = port;
+  return result;
+}
+
+void Engine::Unlisten(ListenerId listener) {
+  const uint32_t index = static_cast<uint32_t>(listener);
+  Listening& l = listeners_[index];
+  if (!l.is_open) return;
+  for (auto& s : streams_) {
+    if (s == nullptr || s->listener != index) continue;
+    s->ListNode<EngineStream, AcceptTag>::Unlink();
+    s->listener.reset();
+    Abort(*s, TcpError::kAborted);
+    Close(*s, /*keep_frags=*/false);
+  }
+  io_.RemoveRule(*l.rule);
+  ports_.RemoveListener(l.local.port);
+  l.is_open = false;
+  l.rule.reset();
+}
+
+std::optional<StreamId> Engine::Accept(ListenerId listener) {
+  const uint32_t index = static_cast<uint32_t>(listener);
+  Listening& l = listeners_[index];
+  EngineStream* s = l.is_open ? l.ready.PopFront() : nullptr;
+  if (s == nullptr) return std::nullopt;
+  s->listener.reset();
+  --l.pending;
+  PublishListener(index);
+  MarkDirty(*s);
+  return s->id;
+}
+
+void Engine::PublishListener(uint32_t index) {
+  Listening& l = listeners_[index];
+  const bool is_ready = !l.ready.empty();
+  if (ready_sink_ != nullptr) {
+    ready_sink_->OnListenerReady(ListenerId{index}, is_ready,
+                                 is_ready && !l.was_ready);
+  }
+  l.was_ready = is_ready;
+}
+
+Engine::ConnectResult Engine::Connect(const Endpoint& remote,
+                                      std::optional<Port> local_port,
+                                      std::optional<PoolId> pool) {
+  now_ = clock_.Now();
+  ConnectResult result;
+  result.error = CheckFamily(remote.ip, pool);
+  if (result.error != OpenError::kNone) return result;
+  FourTuple tuple{{options_.route.address, Port{0}}, remote};
+  const auto is_taken = [&](Port port) {
+    tuple.local.port = port;
+    return demux_.Find(tuple).has_value();
+  };
+  if (local_port.has_value()) {
+    if (ports_.FindListener(*local_port).has_value() || is_taken(*local_port)) {
+      result.error = OpenError::kPortInUse;
+      return result;
+    }
+    tuple.local.port = *local_port;
+  } else {
+    const auto choice = ports_.Choose(is_taken);
+    if (!choice.has_value()) {
+      result.error = OpenError::kNoPort;
+      return result;
+    }
+    tuple.local.port = choice->port;
+    if (choice->opened_block) {
+      io_.AddRule({.kind = FlowMatch::Kind::kPortBlock,
+                   .tuple = {.local = {tuple.local.ip, choice->block_start},
+                             .remote = {}},
+                   .port_block_bits = ports_.block_bits()},
+                  kControlQueue);
+    }
+  }
+  EngineStream* s = NewStream(tuple, pool, &result.error);
+  if (s == nullptr) return result;
+  result.id = s->id;
+  s->connection.OpenActive(now_);
+  MarkDirty(*s);
+  return result;
+}
+
+EngineStream* Engine::Find(StreamId id) {
+  const uint32_t index = IndexOf(id);
+  if (index >= streams_.size() || streams_[index] == nullptr) return nullptr;
+  return streams_[index]->id == id ? streams_[index].get() : nullptr;
+}
+
+void Engine::CloseSend(EngineStream& s) {
+  s.connection.Close(now_);
+  MarkDirty(s);
+}
+
+void Engine::Abort(EngineStream& s, TcpError error) {
+  if (s.error == TcpError::kNone) s.error = error;
+  s.connection.Abort(error);
+  MarkDirty(s);
+}
+
+void Engine::Close(EngineStream& s, bool keep_frags) {
+  if (!s.is_open) return;
+  s.is_open = false;
+  s.completions_abandoned = true;
+  s.completions.Clear();
+  if (!keep_frags && s.lent_pieces > 0) {
+    for (uint32_t i = 0; i < pool_count_.load(std::memory_order_relaxed); ++i) {
+      pools_[i].pool->ReleaseAll(s.id);
+    }
+    s.lent_pieces = 0;
+  }
+  if (s.connection.readable_bytes() > 0) {
+    s.connection.Abort(TcpError::kAborted);  // RFC 2525 2.17.
+  } else {
+    s.connection.Close(now_);
+    s.connection.ShutdownReceive(now_);
+  }
+  MarkDirty(s);
+}
+
+ReturnResult Engine::ReturnToken(StreamId stream, FragToken token) {
+  const uint32_t index = static_cast<uint32_t>(FragPool::PoolOf(token));
+  if (index >= pool_count_.load(std::memory_order_acquire)) {
+    return ReturnResult::kUnknown;
+  }
+  return pools_[index].pool->Return(token, stream);
+}
+
+}  // namespace devwire

@@ -1,0 +1,108 @@
+// Engine: flow rules. They are a cache: a stream without one is correct, and
+// its payload goes through host memory.
+#include "base/check.h"
+#include "transport/engine/engine.h"
+
+namespace devwire {
+
+const char* SteeringName(Steering steering) {
+  switch (steering) {
+    case Steering::kHostStream:
+      return "host stream";
+    case Steering::kNotYet:
+      return "handshake not complete";
+    case Steering::kRulePending:
+      return "rule being installed";
+    case Steering::kSteered:
+      return "steered to its data queue";
+    case Steering::kRuleRefused:
+      return "the NIC refused the rule";
+    case Steering::kHeadersDiffer:
+      return "headers do not fit the split";
+    case Steering::kNoOptionTail:
+      return "option bytes cannot be read from its memory";
+  }
+  return "?";
+}
+
+// The header shape is known: ask for the rule, and hold the segment that lets
+// the peer send text until it is in.
+void Engine::StartSteering(EngineStream& s, bool has_timestamps) {
+  if (!s.pool.has_value() || s.steering != Steering::kNotYet) return;
+  if (s.starts_on_control_queue) {
+    s.steering = Steering::kHeadersDiffer;
+    return;
+  }
+  const bool is_v4 = s.tuple.local.ip.is_v4();
+  s.shape = is_v4 ? (has_timestamps ? HeaderShape::kIpv4Timestamps
+                                    : HeaderShape::kIpv4Plain)
+                  : (has_timestamps ? HeaderShape::kIpv6Timestamps
+                                    : HeaderShape::kIpv6Plain);
+  absl::StatusOr<QueueId> queue = io_.OpenDataQueue(*s.pool, s.shape);
+  if (!queue.ok()) {
+    queue_error_ = queue.status();
+    s.steering = Steering::kRuleRefused;
+    counters_.Count(EngineEvent::kRulesRefused);
+    return;
+  }
+  s.queue = *queue;
+  queues_[static_cast<size_t>(*queue)] = {true, *s.pool, s.shape};
+  s.rule = io_.AddRule({.kind = FlowMatch::Kind::kConnection, .tuple = s.tuple},
+                       *queue);
+  rules_[static_cast<uint32_t>(*s.rule)] = s.index;
+  s.steering = Steering::kRulePending;
+  s.rule_deadline = now_ + options_.rule_wait;
+  s.connection.HoldHandshake(true);
+  SetTimer(s);
+}
+
+void Engine::ReleaseHandshake(EngineStream& s) {
+  if (s.rule_deadline == Instant::Never()) return;
+  s.rule_deadline = Instant::Never();
+  s.connection.HoldHandshake(false);
+  MarkDirty(s);
+}
+
+void Engine::PollRules() {
+  RuleEvent events[kBurst];
+  const size_t count = io_.PollRules(events);
+  for (size_t i = 0; i < count; ++i) OnRuleEvent(events[i]);
+  worked_ |= count > 0;
+}
+
+void Engine::OnRuleEvent(const RuleEvent& event) {
+  counters_.Count(event.error == 0 ? EngineEvent::kRulesInstalled
+                                   : EngineEvent::kRulesRefused);
+  const auto found = rules_.find(static_cast<uint32_t>(event.rule));
+  if (found == rules_.end()) return;  // A listener's, a block's, or gone.
+  EngineStream& s = *streams_[found->second];
+  DCHECK(s.rule == event.rule);
+  if (event.error == 0) {
+    s.steering = Steering::kSteered;
+  } else {
+    s.steering = Steering::kRuleRefused;
+    s.queue = kControlQueue;
+    rules_.erase(found);
+    s.rule.reset();
+  }
+  ReleaseHandshake(s);
+}
+
+void Engine::RemoveRule(EngineStream& s) {
+  if (!s.rule.has_value()) return;
+  rules_.erase(static_cast<uint32_t>(*s.rule));
+  io_.RemoveRule(*s.rule);
+  counters_.Count(EngineEvent::kRulesRemoved);
+  s.rule.reset();
+}
+
+void Engine::MoveToControlQueue(EngineStream& s, Steering why) {
+  if (!s.rule.has_value()) return;
+  RemoveRule(s);
+  s.queue = kControlQueue;
+  s.steering = why;
+  counters_.Count(EngineEvent::kMovedToControlQueue);
+  ReleaseHandshake(s);
+}
+
+}  // namespace devwire

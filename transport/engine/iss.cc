@@ -1,0 +1,75 @@
+#include "transport/engine/iss.h"
+
+#include <bit>
+#include <cstring>
+
+namespace devwire {
+namespace {
+
+struct SipState {
+  uint64_t v0, v1, v2, v3;
+
+  void Round() {
+    v0 += v1;
+    v1 = std::rotl(v1, 13) ^ v0;
+    v0 = std::rotl(v0, 32);
+    v2 += v3;
+    v3 = std::rotl(v3, 16) ^ v2;
+    v0 += v3;
+    v3 = std::rotl(v3, 21) ^ v0;
+    v2 += v1;
+    v1 = std::rotl(v1, 17) ^ v2;
+    v2 = std::rotl(v2, 32);
+  }
+  void Compress(uint64_t word) {
+    v3 ^= word;
+    Round();
+    Round();
+    v0 ^= word;
+  }
+};
+
+uint64_t HashTuple(const FourTuple& tuple, const HashKey& key,
+                   uint8_t purpose) {
+  std::array<uint8_t, 37> bytes{};
+  std::memcpy(bytes.data(), tuple.local.ip.bytes.data(), 16);
+  std::memcpy(bytes.data() + 16, tuple.remote.ip.bytes.data(), 16);
+  std::memcpy(bytes.data() + 32, &tuple.local.port, 2);
+  std::memcpy(bytes.data() + 34, &tuple.remote.port, 2);
+  bytes[36] = purpose;
+  return SipHash24(key, bytes);
+}
+
+}  // namespace
+
+uint64_t SipHash24(const HashKey& key, std::span<const uint8_t> bytes) {
+  SipState s{key.k0 ^ 0x736f6d6570736575, key.k1 ^ 0x646f72616e646f6d,
+             key.k0 ^ 0x6c7967656e657261, key.k1 ^ 0x7465646279746573};
+  size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes.data() + at, 8);
+    s.Compress(word);
+  }
+  uint64_t last = uint64_t{bytes.size()} << 56;
+  for (size_t i = 0; at + i < bytes.size(); ++i) {
+    last |= uint64_t{bytes[at + i]} << (8 * i);
+  }
+  s.Compress(last);
+  s.v2 ^= 0xff;
+  for (int i = 0; i < 4; ++i) s.Round();
+  return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+}
+
+SeqNum InitialSequenceNumber(const FourTuple& tuple, const HashKey& secret,
+                             Instant now) {
+  const uint64_t ticks = static_cast<uint64_t>(now.nanoseconds()) / 4'000;
+  return SeqNum(
+      static_cast<uint32_t>(ticks + HashTuple(tuple, secret, /*purpose=*/0)));
+}
+
+uint32_t TimestampOffset(const FourTuple& tuple, const HashKey& secret) {
+  return static_cast<uint32_t>(HashTuple(tuple, secret, /*purpose=*/1));
+}
+
+}  // namespace devwire

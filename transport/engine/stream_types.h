@@ -1,0 +1,62 @@
+// What a stream and its user exchange: pieces of received memory, spans to
+// send, and what became of them. The public face is sockets/stream.h.
+#ifndef TRANSPORT_ENGINE_STREAM_TYPES_H_
+#define TRANSPORT_ENGINE_STREAM_TYPES_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "memreg/frag.h"
+
+namespace devwire {
+
+// The next bytes of the stream.
+struct StreamFrag {
+  // Where they lie: bytes from the start of the bound dmabuf. Only when `host`
+  // is null.
+  uint64_t offset = 0;
+  uint32_t length = 0;
+  // *Linear* bytes: they came in a header, or before the NIC steered the
+  // stream, and lie here in host memory, until the token is returned.
+  const std::byte* host = nullptr;
+  FragToken token;
+};
+
+struct Received {
+  size_t frags = 0;
+  uint64_t bytes = 0;
+  bool end_of_stream = false;  // The peer's FIN: nothing will follow.
+};
+
+// Bytes of bound device memory to send: `offset` from its start.
+struct DeviceSpan {
+  uint64_t offset = 0;
+  uint32_t length = 0;
+};
+
+enum class SendOutcome : uint8_t {
+  kQueued,      // All of it; a completion with the cookie will follow.
+  kWouldBlock,  // None of it: the send queue is full. Wait for kWritable.
+};
+
+// One SendDevice() whose memory is the caller's again.
+struct SendCompletion {
+  uint64_t cookie = 0;
+  uint64_t bytes = 0;
+  // False: the stream ended before the peer acknowledged all of it.
+  bool delivered = false;
+};
+
+// Bits of a readiness set.
+using Readiness = uint32_t;
+inline constexpr Readiness kReadable = 1;       // bytes, end of stream
+inline constexpr Readiness kWritable = 2;       // room in the send queue
+inline constexpr Readiness kSendCompleted = 4;  // PollSendCompletions has some
+inline constexpr Readiness kAcceptable = 8;     // listener: a connection waits
+inline constexpr Readiness kConnected = 16;     // the handshake is complete
+inline constexpr Readiness kFailed = 32;        // fatal; always reported
+inline constexpr Readiness kAllReadiness = 63;
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_ENGINE_STREAM_TYPES_H_
