@@ -98,7 +98,8 @@ struct DeviceConfig {
   // Checksums of received frames are computed in full even where the sender
   // at the other end of a cable was a softnic and vouches for them.
   bool verify = false;
-  std::string pcap;  // finished frames go here; empty: nowhere
+  std::string pcap;      // finished frames go here; empty: nowhere
+  std::string counters;  // the counters, as text; empty: nowhere
 
   FaultConfig faults;
 

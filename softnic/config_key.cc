@@ -162,9 +162,10 @@ bool RuleLatency(std::string_view value, DeviceConfig* config) {
   return true;
 }
 
-bool Pcap(std::string_view value, DeviceConfig* config) {
+template <auto kMember>
+bool File(std::string_view value, DeviceConfig* config) {
   if (!value.empty() && !IsPath<4095>(value)) return false;
-  config->pcap = value;
+  Field<kMember>(config) = value;
   return true;
 }
 
@@ -202,7 +203,8 @@ constexpr ConfigKey kKeys[] = {
     {"rule_latency_us", RuleLatency, "a whole number of microseconds from 0 to 10000000", "0", true, "time of one rule insertion or removal"},
     {"loopback", Switch<&D::loopback>, kZeroOrOne, "1", false, "frames to our own address come back"},
     {"verify", Switch<&D::verify>, kZeroOrOne, "0", true, "1: sum every byte, even where a softnic at the other end of a cable vouches for it"},
-    {"pcap", Pcap, "a file name, or nothing", "none", false, "finished frames of both directions go here"},
+    {"pcap", File<&D::pcap>, "a file name, or nothing", "none", false, "finished frames of both directions go here"},
+    {"counters", File<&D::counters>, "a file name, or nothing", "none", false, "the counters go here as text, at close and every 100 ms while polled"},
     {"seed", Seed, "a whole number below 2^64", "1", true, "start of all random choices; setting it starts them again"},
     {"fault_side", Side, "both, tx or rx", "both", true, "frames that loss, dup, corrupt, reorder and delay act on"},
     {"loss", Probability<&F::loss>, kProbability, "0", true, "a frame is lost"},

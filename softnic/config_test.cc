@@ -65,7 +65,8 @@ TEST(Config, EveryKeyReachesItsField) {
           "mtu=9000,profile=full,mode=process,max_sge=3,max_qp_wr=64,rx_csum=0,"
           "tx_csum=0,tso=0,dmabuf=0,dmabuf_refuse=1,raw=0,vlan_strip=0,"
           "require_cap_net_raw=1,rules=64,rule_latency_us=5000,loopback=0,"
-          "verify=1,pcap=/tmp/x.pcap,seed=7,fault_side=rx,loss=0.01,dup=0.02,"
+          "verify=1,pcap=/tmp/x.pcap,counters=/tmp/c,"
+          "seed=7,fault_side=rx,loss=0.01,dup=0.02,"
           "corrupt=0.03,reorder=0.04,reorder_depth=5,delay=250us,"
           "delay_jitter=1.5ms,hold_frames=9,rate=2.5G,link=down,cqe_error=0.05,"
           "cqe_error_at=11,qp_error=0.06,qp_error_at=12,revoke_at=13,"
@@ -84,10 +85,12 @@ TEST(Config, EveryKeyReachesItsField) {
   EXPECT_EQ(c.max_qp_wr, 64u);
   EXPECT_FALSE(c.rx_csum || c.tx_csum || c.tso || c.dmabuf || c.raw ||
                c.vlan_strip || c.loopback);
-  EXPECT_TRUE(c.dmabuf_refuse && c.require_cap_net_raw && c.verify);
+  EXPECT_TRUE(c.verify);
+  EXPECT_TRUE(c.dmabuf_refuse && c.require_cap_net_raw);
   EXPECT_EQ(c.rules, 64u);
   EXPECT_EQ(c.rule_latency, 5_ms);
   EXPECT_EQ(c.pcap, "/tmp/x.pcap");
+  EXPECT_EQ(c.counters, "/tmp/c");
   FaultConfig f;
   f.seed = 7;
   f.seed_given = 1;
@@ -111,6 +114,13 @@ TEST(Config, EveryKeyReachesItsField) {
   f.late_scatter = 1_ms;
   f.late_gather = 2_s;
   EXPECT_EQ(c.faults, f);
+}
+
+TEST(Config, AFileNameMayBeNothing) {
+  const DeviceConfig c = One("dev=a,pcap=,counters=");
+  EXPECT_TRUE(c.pcap.empty());
+  EXPECT_THAT(Error("dev=a,pcap=" + std::string(4096, 'x')),
+              HasSubstr("accepted is a file name"));
 }
 
 TEST(Config, TapPort) {

@@ -22,7 +22,8 @@ DeviceCore::DeviceCore(const DeviceConfig& config, Arena* arena,
       flows_(config.rules),
       qps_(kMaxQps),
       prng_(config.faults.seed),
-      stage_(&host_) {}
+      stage_(&host_),
+      counter_file_(config.counters, shared_) {}
 
 DeviceCore::~DeviceCore() {
   for (Context& context : contexts_) {
@@ -133,6 +134,7 @@ int DeviceCore::CloseContext(uint32_t object) {
   close(contexts_[object].event_fd);
   contexts_[object] = Context{};
   if (--open_contexts_ == 0) {  // The cable is pulled out.
+    if (counter_file_.is_wanted()) counter_file_.Write();
     port_ = nullptr;
     wire_.port = nullptr;
     wire_.bare = nullptr;
@@ -285,6 +287,7 @@ bool DeviceCore::Progress(uint32_t receive_budget) {
   if (!host_.is_local() && !host_.Flush()) shared_->rx_errors.Add();
   for (CompletionQueue* cq : cq_list_) cq->Publish();
   RaisePortEvents();
+  if (counter_file_.is_wanted()) counter_file_.OnProgress(clock_->Now());
   return moved;
 }
 

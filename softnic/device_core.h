@@ -36,6 +36,7 @@
 #include "softnic/command.h"
 #include "softnic/completion_queue.h"
 #include "softnic/config.h"
+#include "softnic/counter_file.h"
 #include "softnic/flow_table.h"
 #include "softnic/frame_checksum.h"
 #include "softnic/host_memory.h"
@@ -212,6 +213,7 @@ class DeviceCore final : public Receiver {
   std::array<Piece, kMaxSge + 1> pieces_;
   Segmenter segmenter_;
   SendStage stage_;
+  CounterFile counter_file_;
 };
 
 }  // namespace softnic

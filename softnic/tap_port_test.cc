@@ -38,7 +38,6 @@ using namespace devwire::time_literals;
 using Bytes = std::vector<std::byte>;
 
 constexpr uint32_t kMtu = 1500;
-constexpr uint16_t kOurPort = 4000;
 
 Bytes FromInts(std::initializer_list<int> ints) {
   Bytes out;
@@ -160,8 +159,10 @@ class TapPortTest : public testing::TestWithParam<bool> {
   }
   std::optional<Inbox::Frame> NextOf(uint8_t protocol, uint32_t budget = 16) {
     return Next(
-        [protocol](const Inbox::Frame& f) {
-          return f.parsed.layout.protocol == protocol;
+        [this, protocol](const Inbox::Frame& f) {
+          const Layout& layout = f.parsed.layout;
+          return layout.protocol == protocol &&
+                 Load16(&f.bytes[layout.l4_offset + 2]) == our_port_;
         },
         budget);
   }
@@ -253,7 +254,7 @@ class TapPortTest : public testing::TestWithParam<bool> {
   };
   Bytes Tcp(const TcpSide& side, uint8_t flags, const Bytes& payload) const {
     Bytes tcp(20);
-    Store16(&tcp[0], kOurPort);
+    Store16(&tcp[0], our_port_);
     Store16(&tcp[2], side.linux_port);
     Store32(&tcp[4], side.seq);
     Store32(&tcp[8], side.ack);
@@ -272,7 +273,7 @@ class TapPortTest : public testing::TestWithParam<bool> {
   // A Linux socket that has accepted a connection of ours.
   int Connect(TcpSide* side) {
     // An IPv6 listener takes both families.
-    const int listener = socket(AF_INET6, SOCK_STREAM, 0);
+    const int listener = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, 0);
     sockaddr_in6 any = {};
     any.sin6_family = AF_INET6;
     socklen_t size = sizeof(any);
@@ -291,6 +292,8 @@ class TapPortTest : public testing::TestWithParam<bool> {
     ++side->seq;
     side->ack = Load32(tcp + 4) + 1;
     SendTcp(*side, 0x10);
+    pollfd wait = {listener, POLLIN, 0};
+    EXPECT_EQ(poll(&wait, 1, 2000), 1) << "Linux did not take our ACK";
     const int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK);
     EXPECT_GE(fd, 0);
     close(listener);
@@ -300,6 +303,9 @@ class TapPortTest : public testing::TestWithParam<bool> {
   void LinuxSendsInBulk();
   void WeSendInBulk();
 
+  // One for each test: Linux may still be closing the last one's connection.
+  static inline uint16_t next_port_ = 4000;
+  const uint16_t our_port_ = next_port_++;
   bool is_ipv6_ = false;
   devwire::MonotonicClock clock_;
   Inbox inbox_;
@@ -315,7 +321,7 @@ TEST_P(TapPortTest, ArpAndUdpBothWays) {
   const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
   sockaddr_in peer = {};
   peer.sin_family = AF_INET;
-  peer.sin_port = htons(kOurPort);
+  peer.sin_port = htons(our_port_);
   memcpy(&peer.sin_addr, kOurIp.data(), 4);
   ASSERT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&peer), sizeof(peer)), 0);
   ASSERT_EQ(send(fd, "hello", 5, 0), 5);
@@ -331,7 +337,7 @@ TEST_P(TapPortTest, ArpAndUdpBothWays) {
     if (owed && !port_->offloads().checksum) continue;
     Bytes udp =
         FromInts({0, 0, 0, 0, 0, 15, 0, 0, 'a', 'n', 's', 'w', 'e', 'r', '!'});
-    Store16(&udp[0], kOurPort);
+    Store16(&udp[0], our_port_);
     Store16(&udp[2], datagram->parsed.layout.l4_offset == 0
                          ? 0
                          : Load16(&datagram->bytes[34]));
