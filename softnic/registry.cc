@@ -144,7 +144,9 @@ int ConfigureDevices(const char* text) {
     });
     for (auto& [name, device] : registry.devices) {
       const std::lock_guard<std::mutex> device_lock(device->mutex);
-      if (device->open_contexts == 0) device->is_listed = false;
+      if (device->open_contexts > 0) continue;
+      device->is_listed = false;
+      device->texts.clear();
     }
     registry.is_taken_over = false;
     registry.is_read = false;

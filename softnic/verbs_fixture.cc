@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -94,7 +95,7 @@ Nic::Nic(const std::string& name) : name_(name) {
   Verbs().free_device_list(list);
   CHECK(context_ != nullptr) << "no device " << name;
   pd_ = Verbs().alloc_pd(context_);
-  cq_ = Verbs().create_cq(context_, 1023, nullptr, nullptr, 0);
+  cq_ = Verbs().create_cq(context_, 8191, nullptr, nullptr, 0);
   CHECK(cq_ != nullptr);
 }
 
@@ -119,6 +120,14 @@ softnic_counters Nic::counters() const {
   softnic_counters c;
   CHECK_EQ(Verbs().query_counters(name_.c_str(), &c, sizeof(c)), 0);
   return c;
+}
+
+ibv_port_state Nic::PortState() const {
+  // Not the inline ibv_query_port: it refers to the exported one.
+  ibv_port_attr attr;
+  CHECK_EQ(
+      verbs_get_ctx(context_)->query_port(context_, 1, &attr, sizeof(attr)), 0);
+  return attr.state;
 }
 
 HostBuffer Nic::Host(size_t bytes) {
@@ -266,10 +275,14 @@ bool Eventually(const std::function<bool()>& f) {
 }
 
 std::string CablePath(const std::string& name) {
-  const char* tmp = getenv("TEST_TMPDIR");
-  // A socket's path is short: not the whole of TEST_TMPDIR.
-  static_cast<void>(tmp);
-  return "/tmp/softnic-" + std::to_string(getpid()) + "-" + name;
+  // Not under TEST_TMPDIR: a socket's path is short, sun_path of unix(7).
+  struct Folder {
+    Folder() { CHECK(mkdtemp(path) != nullptr); }
+    ~Folder() { std::filesystem::remove_all(path); }
+    char path[32] = "/tmp/softnic-XXXXXX";
+  };
+  static const Folder folder;
+  return std::string(folder.path) + "/" + name;
 }
 
 std::vector<std::byte> MakeHeader(const std::vector<uint8_t>& dst,

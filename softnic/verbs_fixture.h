@@ -91,6 +91,7 @@ class Nic {
   const std::string& name() const { return name_; }
   std::vector<uint8_t> mac() const;
   softnic_counters counters() const;
+  ibv_port_state PortState() const;
 
   HostBuffer Host(size_t bytes);
   DeviceBuffer Device(size_t bytes);
