@@ -165,8 +165,9 @@ class Connection {
   // -- user calls, RFC 9293 3.10 ---------------------------------------------
   // Active OPEN. Only on a new Connection.
   void OpenActive(Instant now);
-  // Passive OPEN by the SYN that a listener got. When the verdict is a drop,
-  // PollTransmit gives the reset, if one is due, and the Connection is CLOSED.
+  // Passive OPEN by the segment that a listener got. Unless it was a SYN that
+  // opens (state() is SYN-RECEIVED then), the Connection is CLOSED at once and
+  // PollTransmit gives the reset, if one is due.
   Verdict OpenPassive(const Segment& syn, Instant now);
   // While held, PollTransmit gives no SYN-ACK, no ACK of one, and no text: the
   // flow rule is not in yet. Retransmission timers wait with it. The engine
@@ -262,27 +263,32 @@ class Connection {
   }
   Verdict Drop(const Segment& seg, DropReason reason);
   void EnterClosed(TcpError error);
-  void EnterTimeWait(Instant now);
-  void DiscardReceived();
   bool IsPredicted(const Segment& seg) const;
   Verdict ArrivePredicted(const Segment& seg, Instant now);
+
+  // invariants.cc
   void CheckSendInvariants() const;
   void CheckReceiveInvariants() const;
 
   // arrive_listen.cc, arrive_syn_sent.cc, arrive_synchronized.cc
   Verdict ArriveInListen(const Segment& seg, Instant now);
   Verdict ArriveInSynSent(const Segment& seg, Instant now);
-  void AdoptPeerOptions(const TcpOptions& options, Instant now);
+  void AdoptSyn(const Segment& seg, Instant now);
+  void EnterEstablished(Instant now);
   Verdict ArriveInSynchronized(const Segment& seg, Instant now);
   bool IsAcceptable(const Segment& seg) const;
   bool FailsPaws(const Segment& seg, Instant now) const;
   void UpdateTsRecent(const Segment& seg, Instant now);
+  Verdict ArriveUnacceptable(const Segment& seg, DropReason reason,
+                             Instant now);
+  Verdict ArriveSynAgain(const Segment& seg, Instant now);
   Verdict ArriveReset(const Segment& seg, Instant now);
+  Verdict ArriveSyn(const Segment& seg, Instant now);
   Verdict ArriveFromFifthStep(const Segment& seg, Instant now);
   Verdict ArriveFromSixthStep(const Segment& seg, Instant now);
-  bool ArriveAckOfFin(Instant now);
+  void ArriveAckOfFin(Instant now);
   void ArriveFin(Instant now);
-  void EnterEstablished(Instant now);
+  void EnterTimeWait(Instant now);
   void ChallengeAck(Instant now);
 
   // arrive_ack.cc: the ESTABLISHED part of the fifth step.
@@ -290,39 +296,40 @@ class Connection {
   AckResult ProcessAck(const Segment& seg, Instant now);
   void AdvanceSndUna(const Segment& seg, Instant now);
   void OnDuplicateAck(Instant now);
-  void OnNewAckInRecovery(uint32_t acked, Instant now);
-  void TakeRttSample(const RetransmitQueue::Acked& acked, const Segment& seg);
+  void OnNewAck(const Segment& seg, uint32_t acked, uint32_t flight_before,
+                Instant now);
+  std::optional<Duration> RttSample(const RetransmitQueue::Acked& acked,
+                                    const Segment& seg) const;
   void UpdateSndWnd(const Segment& seg);
   SeqNum snd_max() const { return tcb_.snd_nxt + (probe_is_out_ ? 1u : 0u); }
 
   // arrive_text.cc: the seventh step.
   DropReason ArriveText(const Segment& seg, Instant now);
   DropReason TakeInOrder(Text text, Instant now);
-  DropReason TakeOutOfOrder(Text text);
-  void DrainReassembly();
-  void OnInOrderBytes(uint32_t bytes, Instant now);
+  DropReason TakeOutOfOrder(const Text& text);
+  DropReason RefuseForSlots(Text text);
   void Deliver(const Frag& frag);
+  void ScheduleAck(Instant now);
   void NoteDuplicate(SeqNum left, SeqNum right);
+  void DiscardReceived();
 
   // deadlines.cc
   void OnRetransmitTimer(Instant now);
   void OnPersistTimer(Instant now);
   void RestartRetransmitTimer(Instant now);
-  bool HasTimedOut(Instant now, int retries) const;
+  void SetPersistTimer(Instant now);
 
   // output.cc
   bool PollSyn(Instant now, TxSegment* out);
-  bool PollRetransmission(Instant now, const TxLimits& limits, TxSegment* out);
+  bool PollRetransmission(Instant now, TxSegment* out);
   bool PollNewText(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollWindowProbe(Instant now, TxSegment* out);
   bool PollReset(TxSegment* out);
-  uint32_t SendableBytes(const TxLimits& limits) const;
-  bool IsSmallSendAllowed(uint64_t unsent, uint32_t usable) const;
-  void RecordSent(SeqNum seq, uint32_t payload, bool has_fin, Instant now);
-  void FillAck(Instant now, TxSegment* out);
-  void FillTimestamps(Instant now, TxSegment* out) const;
+  uint32_t NextTextBytes(const TxLimits& limits);
+  bool IsSmallSendAllowed(uint32_t bytes, bool is_all) const;
+  void RecordSent(SeqNum seq, uint32_t payload, uint8_t flags, Instant now);
+  void Fill(SeqNum seq, uint8_t flags, Instant now, TxSegment* out);
   void FillSackBlocks(TxSegment* out);
-  void SetPersistTimer(Instant now);
 
   // Small derived values.
   uint32_t flight_size() const { return tcb_.snd_nxt - tcb_.snd_una; }
@@ -330,6 +337,10 @@ class Connection {
   uint64_t unsent_bytes() const { return queued_offset_ - sent_offset_; }
   bool fin_is_due() const {
     return close_requested_ && !fin_sent_ && unsent_bytes() == 0;
+  }
+  // Of a sequence number in flight.
+  uint64_t OffsetOf(SeqNum seq) const {
+    return sent_offset_ - (tcb_.snd_nxt - (fin_sent_ ? 1u : 0u) - seq);
   }
   uint32_t TicksAt(Instant now) const {
     return static_cast<uint32_t>(now.nanoseconds() / 1'000'000) +
@@ -351,16 +362,20 @@ class Connection {
   bool fin_received_ = false;
   bool receive_is_shut_down_ = false;
   bool is_passive_ = false;
-  bool send_was_short_ = false;   // kWritable is owed when room comes.
-  bool override_is_due_ = false;  // The persist timer fired.
-  bool probe_is_out_ = false;     // A byte at snd_nxt that snd_nxt leaves out.
+  bool send_was_short_ = false;    // kWritable is owed when room comes.
+  bool override_is_due_ = false;   // The persist timer fired.
+  bool cwnd_is_limiting_ = false;  // Up to cwnd_limited_to_.
+  bool probe_is_out_ = false;      // A byte at snd_nxt that snd_nxt leaves out.
   Recovery recovery_ = Recovery::kOpen;
   uint8_t quick_acks_left_ = 0;  // ACK at once, as Linux at the start.
   uint8_t duplicate_acks_ = 0;
   uint8_t persist_backoffs_ = 0;
-  uint32_t smss_;                     // Payload of a full segment out.
-  uint32_t rcv_mss_ = 536;            // Of full segments in, as estimated.
-  SeqNum recover_;                    // RFC 6582.
+  uint8_t retries_ = 0;     // Timeouts in a row without progress.
+  uint32_t smss_;           // Payload of a full segment out.
+  uint32_t rcv_mss_ = 536;  // Of full segments in, as estimated.
+  SeqNum recover_;          // RFC 6582: SND.NXT when loss was found.
+  SeqNum cwnd_limited_to_;
+  SeqNum small_end_;                  // Of the latest partial segment (Nagle).
   uint32_t duplicate_ack_bytes_ = 0;  // Left the network, by duplicate ACKs.
   uint64_t acked_offset_ = 0;
   uint64_t sent_offset_ = 0;
@@ -380,8 +395,8 @@ class Connection {
   std::optional<SeqNum> fin_seq_;   // The peer's FIN, seen, maybe early.
   std::optional<SackBlock> dsack_;  // To report once. RFC 2883.
   std::optional<Instant> last_challenge_ack_;
-  Instant first_unanswered_;  // When what is unacknowledged began.
   bool syn_was_retransmitted_ = false;
+  bool peer_scales_ = false;  // Its SYN had the option.
   Stats counts_;
   const Options options_;
 };

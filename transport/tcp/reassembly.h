@@ -73,6 +73,9 @@ class Reassembly {
   // there is a hole at rcv_nxt.
   bool TakeNext(SeqNum rcv_nxt, Frag* out);
 
+  // Where the highest frag starts. Not when empty.
+  SeqNum highest() const { return at(size_ - 1).seq; }
+
   // Gives up the frag with the highest sequence number. Not when empty.
   // RFC 2018 section 8 allows it: SACK is advice.
   void GiveUpHighest();
@@ -98,10 +101,12 @@ class Reassembly {
 
   Piece& at(size_t i) { return ring_[(head_ + i) & mask_]; }
   const Piece& at(size_t i) const { return ring_[(head_ + i) & mask_]; }
-  size_t FirstRangeEndingAtOrAfter(SeqNum seq) const;
+  size_t FirstRangeEndingAfter(SeqNum seq) const;
   size_t FirstPieceAtOrAfter(SeqNum seq) const;
   void RemovePieces(size_t first, size_t count);
-  void InsertPiece(size_t at_index, SeqNum seq, const Frag& frag);
+  void InsertPieces(const Text& text);
+  void ReplaceRanges(size_t first, size_t last, SackBlock with);
+  void EraseRanges(size_t first, size_t last);
   void Remember(SeqNum seq, const SackBlock& range);
 
   FragSink& sink_;
@@ -111,7 +116,8 @@ class Reassembly {
   size_t head_ = 0;
   size_t size_ = 0;
   uint64_t bytes_ = 0;
-  std::vector<SackBlock> ranges_;  // Ascending; reserved, never grows past.
+  std::vector<SackBlock> ranges_;  // Ascending; kMaxRanges, in use:
+  size_t range_count_ = 0;
   std::array<SeqNum, kRecent> recent_;  // A point in each range, newest first.
   size_t recent_count_ = 0;
 };

@@ -49,8 +49,8 @@ class ReceiveWindow {
   void EnableScaling() { shift_ = wanted_shift_; }
   uint8_t shift() const { return shift_; }
 
-  // The peer's SYN arrived.
-  void Start(SeqNum rcv_nxt) { edge_ = rcv_nxt; }
+  // The peer's SYN arrived; our own SYN may have offered `offered` already.
+  void Start(SeqNum rcv_nxt, uint32_t offered) { edge_ = rcv_nxt + offered; }
 
   // RCV.WND: what may still arrive.
   uint32_t rcv_wnd(SeqNum rcv_nxt) const {
@@ -79,7 +79,7 @@ class ReceiveWindow {
     return held_slots_ + out_of_order_slots + slots <= limits_.slot_quota;
   }
   bool HasRoomOutOfOrder(uint32_t slots, size_t out_of_order_slots) const {
-    return held_slots_ + out_of_order_slots + slots + options_reserve_ <=
+    return held_slots_ + out_of_order_slots + slots + slot_reserve_ <=
            limits_.slot_quota;
   }
 
@@ -97,13 +97,15 @@ class ReceiveWindow {
  private:
   // What the two limits allow beyond rcv_nxt.
   uint64_t Allowed() const;
+  // The edge moves only by this much or more.
+  uint32_t WorthwhileBytes() const;
 
   ReceiveLimits limits_;
   uint64_t held_bytes_ = 0;
   uint32_t held_slots_ = 0;
   uint32_t bytes_per_slot_x8_;
-  uint32_t options_reserve_;
-  uint32_t mss_;
+  uint32_t slot_reserve_;
+  uint32_t full_segment_;  // The most text one slot gets.
   SeqNum edge_;
   uint8_t shift_ = 0;
   uint8_t wanted_shift_ = 0;

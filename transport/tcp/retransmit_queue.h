@@ -69,11 +69,13 @@ class RetransmitQueue {
   // that it cuts.
   Acked AckTo(SeqNum snd_una);
 
+  // The oldest one is missing, as duplicate or partial ACKs tell. Not when
+  // empty().
   void MarkFirstLost();
   // The retransmission timer fired. RFC 5681 3.1: send all again, in order.
   void MarkAllLost();
-  // A segment larger than the path allows, or the one to send again next:
-  // the oldest record marked lost. Null when there is none.
+  // The one to send again next: the oldest record marked lost. Null when there
+  // is none.
   const SentSegment* NextLost();
   // NextLost() was sent again.
   void OnRetransmitted(Instant now);

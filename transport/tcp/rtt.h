@@ -16,8 +16,10 @@ namespace devwire {
 class RttEstimator {
  public:
   struct Options {
-    Duration rto_initial = 1_s;    // RFC 6298 (2.1).
-    Duration rto_min = 200_ms;     // RFC 6298 (2.4) says 1 s; Linux's value.
+    Duration rto_initial = 1_s;  // RFC 6298 (2.1).
+    // RFC 6298 (2.4) says 1 s. As in Linux it is the least margin above SRTT
+    // (in place of 4*RTTVAR), so that a delayed ACK is no timeout.
+    Duration rto_min = 200_ms;
     Duration rto_max = 120_s;      // RFC 6298 (2.5): not below 60 s. Linux's.
     Duration granularity = 50_us;  // G: the longest pause between two polls.
   };
@@ -32,11 +34,9 @@ class RttEstimator {
   // timestamp tells which copy was acknowledged.
   void OnSample(Duration rtt);
 
-  // The timer fired: doubles rto(), up to rto_max. RFC 6298 (5.5).
+  // The timer fired: doubles rto(), up to rto_max. RFC 6298 (5.5). It stays
+  // so until the next sample.
   void OnTimeout();
-  // New data was acknowledged, though without a sample: the path works, so
-  // the backoff ends. As Linux does; RFC 6298 section 5 permits keeping it.
-  void OnProgress();
   // The SYN was retransmitted and the handshake gave no sample: start data
   // with 3 s. RFC 6298 (5.7).
   void OnSynRetransmitted();
@@ -48,12 +48,10 @@ class RttEstimator {
   }
   Duration rttvar() const { return rttvar_; }
   Duration rtt_min() const { return rtt_min_; }  // Max() before a sample.
-  // How often OnTimeout() was called since the last sample or progress.
+  // How often OnTimeout() was called since the last sample.
   int backoffs() const { return backoffs_; }
 
  private:
-  void Compute();
-
   Options options_;
   Duration srtt_;
   Duration rttvar_;

@@ -1,0 +1,89 @@
+// SEGMENT ARRIVES in LISTEN. RFC 9293 3.10.7.2, steps in the RFC's order. The
+// listener itself is the engine's; a Connection is made for each SYN.
+#include <algorithm>
+
+#include "base/check.h"
+#include "transport/tcp/connection.h"
+
+namespace devwire {
+namespace {
+
+// RFC 9293 MUST-15: without the option, IPv4's (and IPv6's lower) default.
+constexpr uint16_t kDefaultMss = 536;
+// A smaller MSS would make us send mostly headers. Linux's tcp_min_snd_mss.
+constexpr uint32_t kMinMss = 48;
+constexpr uint32_t kTimestampsBytes = 12;  // With two nops. RFC 7323 App. A.
+constexpr uint8_t kMaxWindowShift = 14;    // RFC 7323 2.3.
+
+}  // namespace
+
+Verdict Connection::OpenPassive(const Segment& syn, Instant now) {
+  CHECK(state_ == State::kClosed && events_ == 0) << "opened twice";
+  SetState(State::kListen);
+  is_passive_ = true;
+  Verdict verdict = OnSegment(syn, now);
+  if (state_ == State::kListen) EnterClosed(TcpError::kNone);
+  return verdict;
+}
+
+Verdict Connection::ArriveInListen(const Segment& seg, Instant now) {
+  DCHECK_EQ(state_, State::kListen);
+
+  // First, check for a RST.
+  if (seg.has_rst()) return Drop(seg, DropReason::kListenReset);
+
+  // Second, check for an ACK: <SEQ=SEG.ACK><CTL=RST>.
+  if (seg.has_ack()) {
+    reset_owed_ = OwedReset{.seq = seg.ack, .ack = SeqNum(), .flags = kRst};
+    return Drop(seg, DropReason::kListenAck);
+  }
+
+  // Third, check for a SYN.
+  if (seg.has_syn()) {
+    AdoptSyn(seg, now);
+    SetState(State::kSynReceived);  // PollTransmit: <CTL=SYN,ACK>.
+    if (seg.has_text_or_fin()) {
+      // Not queued as the RFC suggests; the peer sends it again.
+      return Drop(seg, DropReason::kTextOnSyn);
+    }
+    return Verdict::kAccepted;
+  }
+
+  // Fourth, other data or control.
+  return Drop(seg, DropReason::kListenWithoutSyn);
+}
+
+// What both kinds of open take from the peer's SYN.
+void Connection::AdoptSyn(const Segment& seg, Instant now) {
+  const uint32_t offered =
+      state_ == State::kSynSent ? window_.rcv_wnd(tcb_.rcv_nxt) : 0;
+  tcb_.irs = seg.seq;
+  tcb_.rcv_nxt = seg.seq + 1;
+  tcb_.last_ack_sent = tcb_.rcv_nxt;
+  window_.Start(tcb_.rcv_nxt, offered);
+  tcb_.snd_wnd = seg.wnd;  // A SYN's window is never scaled. RFC 7323 2.2.
+  tcb_.max_snd_wnd = std::max(tcb_.max_snd_wnd, tcb_.snd_wnd);
+  tcb_.snd_wl1 = seg.seq;
+  tcb_.snd_wl2 = seg.has_ack() ? seg.ack : tcb_.iss;
+
+  const TcpOptions& peer = seg.options;
+  if (options_.use_window_scale && peer.window_scale) {
+    tcb_.snd_wind_shift = std::min(*peer.window_scale, kMaxWindowShift);
+    window_.EnableScaling();
+    peer_scales_ = true;
+    tcb_.rcv_wind_shift = window_.shift();
+  }
+  if (options_.use_timestamps && peer.timestamps) {
+    tcb_.snd_ts_ok = true;
+    tcb_.ts_recent = peer.timestamps->val;
+    tcb_.ts_recent_age = now;
+  }
+  tcb_.sack_permitted = options_.use_sack && peer.sack_permitted;
+  smss_ = std::max<uint32_t>(
+      std::min<uint32_t>(peer.mss.value_or(kDefaultMss), options_.mss),
+      kMinMss);
+  if (tcb_.snd_ts_ok) smss_ -= kTimestampsBytes;
+  congestion_->OnEstablished(smss_, now);
+}
+
+}  // namespace devwire

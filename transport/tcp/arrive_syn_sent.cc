@@ -1,0 +1,71 @@
+// SEGMENT ARRIVES in SYN-SENT. RFC 9293 3.10.7.3, steps in the RFC's order.
+#include "base/check.h"
+#include "transport/tcp/connection.h"
+
+namespace devwire {
+namespace {
+
+// ACKs sent at once at the start of a connection, so that the peer's slow
+// start is not held up by delayed ones. Linux's TCP_MAX_QUICKACKS.
+constexpr uint8_t kQuickAcks = 16;
+
+}  // namespace
+
+Verdict Connection::ArriveInSynSent(const Segment& seg, Instant now) {
+  DCHECK_EQ(state_, State::kSynSent);
+
+  // First, check the ACK bit. Acceptable means ISS < SEG.ACK <= SND.NXT.
+  if (seg.has_ack() && !InOpenClosed(tcb_.iss, seg.ack, tcb_.snd_nxt)) {
+    if (!seg.has_rst()) {  // <SEQ=SEG.ACK><CTL=RST>
+      reset_owed_ = OwedReset{.seq = seg.ack, .ack = SeqNum(), .flags = kRst};
+    }
+    return Drop(seg, DropReason::kAckOutsideSynSent);
+  }
+
+  // Second, check the RST bit. Only a reset that acknowledges our SYN counts.
+  if (seg.has_rst()) {
+    if (!seg.has_ack()) return Drop(seg, DropReason::kResetWithoutAck);
+    // The RFC reports "connection reset"; Linux applications expect
+    // ECONNREFUSED here, so we report that.
+    EnterClosed(TcpError::kRefused);
+    return Drop(seg, DropReason::kNone);
+  }
+
+  // Third, security: not implemented, see docs/rfc_coverage.md.
+
+  // Fourth, check the SYN bit.
+  if (seg.has_syn()) {
+    AdoptSyn(seg, now);
+    if (seg.has_ack()) {
+      AdvanceSndUna(seg, now);
+      SetState(State::kEstablished);
+      EnterEstablished(now);
+      ack_is_due_ = true;  // <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>
+      if (seg.has_text_or_fin()) return ArriveFromSixthStep(seg, now);
+      return Drop(seg, DropReason::kNone);
+    }
+    SetState(State::kSynReceived);  // Simultaneous open. MUST-10.
+    // Our SYN goes again, now as <SEQ=ISS><ACK=RCV.NXT><CTL=SYN,ACK>.
+    if (!retransmit_queue_.empty()) retransmit_queue_.MarkFirstLost();
+    // Text on this SYN is not queued as the RFC suggests; the peer sends it
+    // again. Listed in docs/rfc_coverage.md.
+    return Drop(seg, seg.has_text_or_fin() ? DropReason::kTextOnSyn
+                                           : DropReason::kNone);
+  }
+
+  // Fifth, neither SYN nor RST.
+  return Drop(seg, DropReason::kNotSynNorRst);
+}
+
+// The handshake is complete; state_ is ESTABLISHED.
+void Connection::EnterEstablished(Instant now) {
+  DCHECK_EQ(state_, State::kEstablished);
+  if (syn_was_retransmitted_) rtt_.OnSynRetransmitted();
+  quick_acks_left_ = kQuickAcks;
+  last_send_ = now;
+  Raise(Event::Kind::kConnected);
+  // A CLOSE given before this takes effect now. RFC 9293 3.10.4.
+  if (close_requested_) SetState(State::kFinWait1);
+}
+
+}  // namespace devwire

@@ -1,0 +1,174 @@
+// Segment text: RFC 9293 3.10.7.4, seventh step. Frags are queued, trimmed or
+// given to the FragSink; when to acknowledge is RFC 5681 4.2.
+#include <algorithm>
+
+#include "base/check.h"
+#include "transport/tcp/connection.h"
+
+namespace devwire {
+namespace {
+
+// Full segments that may wait for one ACK. RFC 9293 3.8.6.3, SHLD-19.
+constexpr uint32_t kSegmentsPerAck = 2;
+
+}  // namespace
+
+DropReason Connection::ArriveText(const Segment& seg, Instant now) {
+  Text text{.seq = seg.text_seq(),
+            .bytes = seg.payload_bytes,
+            .count = seg.text_count,
+            .frags = seg.text};
+  if (seg.text_dropped) {
+    // The pool is at its reserve. The ACK tells the peer what is missing and,
+    // perhaps, that the window is closed.
+    counts_.dropped_at_reserve_bytes += seg.payload_bytes;
+    ack_is_due_ = true;
+    return DropReason::kPoolReserve;
+  }
+  if (!CanReceiveText(state_)) {  // After the peer's FIN: ignored.
+    text.DiscardAll(sink_);
+    ack_is_due_ = true;
+    return DropReason::kTextAfterFin;
+  }
+  if (receive_is_shut_down_ && close_requested_) {
+    // Nobody is left to read it. RFC 9293 3.6.1; RFC 2525 2.17.
+    text.DiscardAll(sink_);
+    Abort(TcpError::kAborted);
+    return DropReason::kTextAfterClose;
+  }
+
+  // Trim to the window, and to what lies before a FIN.
+  if (SeqLt(text.seq, tcb_.rcv_nxt)) {
+    uint32_t known = std::min(tcb_.rcv_nxt - text.seq, text.bytes);
+    counts_.duplicate_bytes += known;
+    NoteDuplicate(text.seq, text.seq + known);
+    ack_is_due_ = true;
+    text.TrimFront(known, sink_);
+    if (text.empty()) return DropReason::kDuplicateText;
+  }
+  SeqNum end = SeqMax(window_.edge(), tcb_.rcv_nxt);
+  DropReason reason = DropReason::kOutsideWindow;
+  if (fin_seq_ && SeqLt(*fin_seq_, end)) {
+    end = *fin_seq_;
+    reason = DropReason::kTextAfterFin;
+  }
+  if (SeqGt(text.end(), end)) {
+    text.TrimBack(std::min(text.end() - end, text.bytes), sink_);
+    ack_is_due_ = true;
+    if (text.empty()) return reason;
+  }
+  if (receive_is_shut_down_) {  // Acknowledged as if read.
+    if (text.seq == tcb_.rcv_nxt) tcb_.rcv_nxt += text.bytes;
+    text.DiscardAll(sink_);
+    ack_is_due_ = true;
+    return DropReason::kTextUnread;
+  }
+  rcv_mss_ = std::clamp(seg.payload_bytes, rcv_mss_,
+                        std::max<uint32_t>(rcv_mss_, options_.mss));
+  return text.seq == tcb_.rcv_nxt ? TakeInOrder(text, now)
+                                  : TakeOutOfOrder(text);
+}
+
+DropReason Connection::TakeInOrder(Text text, Instant now) {
+  while (!window_.HasRoomInOrder(text.count, reassembly_.frags())) {
+    if (reassembly_.empty()) return RefuseForSlots(text);
+    reassembly_.GiveUpHighest();
+    ++counts_.given_up_frags;
+  }
+  if (reassembly_.empty()) {
+    for (size_t i = 0; i < text.count; ++i) Deliver(text.frags[i]);
+    ScheduleAck(now);
+    return DropReason::kNone;
+  }
+  // It fills a hole, in part at least: acknowledged at once. RFC 5681 4.2.
+  ack_is_due_ = true;
+  if (const SackBlock* known = reassembly_.RangeOf(text.end() - 1)) {
+    NoteDuplicate(SeqMax(known->left, text.seq), text.end());
+  }
+  for (size_t i = 0; i < text.count; ++i) Deliver(text.frags[i]);
+  Frag next;
+  while (reassembly_.TakeNext(tcb_.rcv_nxt, &next)) Deliver(next);
+  return DropReason::kNone;
+}
+
+DropReason Connection::TakeOutOfOrder(const Text& text) {
+  ++counts_.out_of_order_segments;
+  ack_is_due_ = true;  // A duplicate ACK. RFC 5681 4.2.
+  const SackBlock* known = reassembly_.RangeOf(text.seq);
+  const bool is_duplicate = known != nullptr && SeqLe(text.end(), known->right);
+  while (!is_duplicate &&
+         !window_.HasRoomOutOfOrder(text.count, reassembly_.frags())) {
+    if (reassembly_.empty() || SeqLt(reassembly_.highest(), text.seq)) {
+      return RefuseForSlots(text);
+    }
+    reassembly_.GiveUpHighest();
+    ++counts_.given_up_frags;
+  }
+  SackBlock duplicate;
+  Reassembly::Result result = reassembly_.Insert(text, &duplicate);
+  if (duplicate.left != duplicate.right) {
+    counts_.duplicate_bytes += duplicate.right - duplicate.left;
+    NoteDuplicate(duplicate.left, duplicate.right);
+  }
+  switch (result) {
+    case Reassembly::Result::kKept:
+      for (size_t i = 0; i < text.count; ++i) {
+        window_.Measure(text.bytes / text.count);
+      }
+      return DropReason::kNone;
+    case Reassembly::Result::kDuplicate:
+      return DropReason::kDuplicateText;
+    case Reassembly::Result::kRefused:
+      return DropReason::kTooManyHoles;
+  }
+  return DropReason::kNone;
+}
+
+// The window promised more than the slots can hold: dropped unacknowledged.
+DropReason Connection::RefuseForSlots(Text text) {
+  counts_.dropped_for_slots_bytes += text.bytes;
+  window_.Measure(text.bytes / text.count);  // So the promise gets smaller.
+  text.DiscardAll(sink_);
+  ack_is_due_ = true;
+  return DropReason::kOutOfSlots;
+}
+
+// RCV.NXT advances over one frag; it becomes readable.
+void Connection::Deliver(const Frag& frag) {
+  CHECK(ready_.Push(frag)) << "more frags than slots";
+  tcb_.rcv_nxt += frag.length;
+  readable_bytes_ += frag.length;
+  counts_.bytes_received += frag.length;
+  window_.Hold(frag.length, 1);
+  window_.Measure(frag.length);
+  Raise(Event::Kind::kReadable);
+}
+
+// In-order text came: acknowledge now, or with the next one, or by the timer.
+void Connection::ScheduleAck(Instant now) {
+  if (ack_is_due_) return;
+  if (quick_acks_left_ > 0) {
+    --quick_acks_left_;
+    ack_is_due_ = true;
+  } else if (tcb_.rcv_nxt - tcb_.last_ack_sent >= kSegmentsPerAck * rcv_mss_) {
+    ack_is_due_ = true;
+  } else if (!timers_.IsSet(Timer::kDelayedAck)) {
+    timers_.Set(Timer::kDelayedAck, now + options_.delayed_ack_time);
+  }
+}
+
+// For the next ACK's DSACK. RFC 2883 4: each duplicate is reported once.
+void Connection::NoteDuplicate(SeqNum left, SeqNum right) {
+  if (tcb_.sack_permitted && left != right) dsack_ = {left, right};
+}
+
+void Connection::DiscardReceived() {
+  while (!ready_.empty()) {
+    sink_.Discard(ready_.front());
+    ready_.PopFront();
+  }
+  readable_bytes_ = 0;
+  reassembly_.Clear();
+}
+
+}  // namespace devwire

@@ -1,0 +1,132 @@
+// User calls: RFC 9293 3.10.1 to 3.10.6.
+#include <algorithm>
+
+#include "base/check.h"
+#include "transport/tcp/connection.h"
+
+namespace devwire {
+
+void Connection::OpenActive(Instant) {
+  CHECK(state_ == State::kClosed && events_ == 0) << "opened twice";
+  SetState(State::kSynSent);  // PollTransmit: <SEQ=ISS><CTL=SYN>.
+}
+
+void Connection::HoldHandshake(bool is_held) { is_held_ = is_held; }
+
+uint64_t Connection::Send(uint64_t bytes) {
+  if (close_requested_ || state_ == State::kClosed) return 0;
+  uint64_t used = queued_offset_ - acked_offset_;
+  uint64_t room = options_.send_queue_limit_bytes -
+                  std::min(used, options_.send_queue_limit_bytes);
+  uint64_t taken = std::min(bytes, room);
+  queued_offset_ += taken;
+  if (taken < bytes) send_was_short_ = true;
+  return taken;
+}
+
+size_t Connection::Receive(std::span<Frag> out, uint64_t max_bytes) {
+  size_t count = 0;
+  while (count < out.size() && max_bytes > 0 && !ready_.empty()) {
+    Frag& first = ready_.front();
+    Frag& taken = out[count++];
+    taken = first;
+    if (first.length > max_bytes) {  // Split; the rest stays first.
+      taken.length = static_cast<uint32_t>(max_bytes);
+      first.offset += taken.length;
+      first.length -= taken.length;
+    } else {
+      ready_.PopFront();
+    }
+    max_bytes -= taken.length;
+    readable_bytes_ -= taken.length;
+  }
+  return count;
+}
+
+void Connection::OnReleased(uint64_t bytes, uint32_t slots) {
+  window_.Release(bytes, slots);
+  if (CanReceiveText(state_) && window_.IsUpdateDue(tcb_.rcv_nxt)) {
+    ack_is_due_ = true;
+  }
+}
+
+void Connection::SetReceiveLimits(const ReceiveLimits& limits) {
+  window_.SetLimits(
+      {.byte_budget = std::max<uint64_t>(limits.byte_budget, 1),
+       .slot_quota = std::min(limits.slot_quota, options_.max_slot_quota)});
+  if (CanReceiveText(state_) && window_.IsUpdateDue(tcb_.rcv_nxt)) {
+    ack_is_due_ = true;
+  }
+}
+
+void Connection::Close(Instant) {
+  if (close_requested_) return;
+  switch (state_) {
+    case State::kClosed:
+      return;
+    case State::kListen:
+    case State::kSynSent:
+      EnterClosed(TcpError::kNone);
+      return;
+    case State::kSynReceived:  // Queued until ESTABLISHED.
+      close_requested_ = true;
+      return;
+    case State::kEstablished:
+      close_requested_ = true;
+      SetState(State::kFinWait1);
+      return;
+    case State::kCloseWait:
+      close_requested_ = true;
+      SetState(State::kLastAck);
+      return;
+    case State::kFinWait1:
+    case State::kFinWait2:
+    case State::kClosing:
+    case State::kLastAck:
+    case State::kTimeWait:
+      return;
+  }
+}
+
+void Connection::ShutdownReceive(Instant now) {
+  if (receive_is_shut_down_) return;
+  receive_is_shut_down_ = true;
+  uint64_t bytes = readable_bytes_;
+  // A frag of which a part is with the application keeps its slot until that
+  // part is back; its slot stays counted, which errs on the small side.
+  uint32_t slots = static_cast<uint32_t>(ready_.size());
+  DiscardReceived();
+  window_.Release(bytes, std::min(slots, window_.held_slots()));
+  if (state_ == State::kFinWait2) {
+    timers_.Set(Timer::kTimeWait, now + options_.fin_wait_2);
+  }
+}
+
+void Connection::Abort(TcpError reason) {
+  switch (state_) {
+    case State::kClosed:
+      DiscardReceived();
+      return;
+    case State::kSynReceived:
+    case State::kEstablished:
+    case State::kFinWait1:
+    case State::kFinWait2:
+    case State::kCloseWait:
+      // <SEQ=SND.NXT><CTL=RST>, with the ACK that Linux adds.
+      if (tcb_.snd_nxt != tcb_.iss) {
+        reset_owed_ = OwedReset{
+            .seq = tcb_.snd_nxt, .ack = tcb_.rcv_nxt, .flags = kRst | kAck};
+      }
+      break;
+    case State::kListen:
+    case State::kSynSent:
+    case State::kClosing:
+    case State::kLastAck:
+    case State::kTimeWait:
+      break;
+  }
+  DiscardReceived();
+  EnterClosed(reason);
+}
+
+}  // namespace devwire

@@ -1,0 +1,158 @@
+#include "transport/tcp/connection.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "base/check.h"
+
+namespace devwire {
+
+Connection::Connection(const Options& options, FragSink& sink)
+    : sink_(sink),
+      nodelay_(options.nodelay),
+      smss_(options.mss),
+      window_({.limits = options.receive,
+               .slot_bytes = options.slot_bytes,
+               .slot_reserve = options.slot_reserve,
+               .mss = options.mss,
+               .use_scaling = options.use_window_scale}),
+      ready_(options.max_slot_quota),
+      reassembly_(options.max_slot_quota, sink),
+      retransmit_queue_(options.max_segments_in_flight),
+      congestion_(options.congestion()),
+      rtt_(options.rtt),
+      options_(options) {
+  CHECK_GT(options.mss, 0);
+  CHECK_LE(options.receive.slot_quota, options.max_slot_quota);
+  tcb_.iss = tcb_.snd_una = tcb_.snd_nxt = options.iss;
+  recover_ = small_end_ = cwnd_limited_to_ = options.iss;
+}
+
+Connection::~Connection() { DiscardReceived(); }
+
+void Connection::SetState(State next) {
+  DCHECK(IsStateEdge(state_, next))
+      << StateName(state_) << " to " << StateName(next);
+  state_ = next;
+}
+
+Verdict Connection::Drop(const Segment& seg, DropReason reason) {
+  for (size_t i = 0; i < seg.text_count; ++i) sink_.Discard(seg.text[i]);
+  return {reason};
+}
+
+Verdict Connection::OnSegment(const Segment& seg, Instant now) {
+  ++counts_.segments_in;
+  if (IsPredicted(seg)) [[likely]]
+    return ArrivePredicted(seg, now);
+  switch (state_) {
+    case State::kClosed:
+      return Drop(seg, DropReason::kClosed);
+    case State::kListen:
+      return ArriveInListen(seg, now);
+    case State::kSynSent:
+      return ArriveInSynSent(seg, now);
+    case State::kSynReceived:
+    case State::kEstablished:
+    case State::kFinWait1:
+    case State::kFinWait2:
+    case State::kCloseWait:
+    case State::kClosing:
+    case State::kLastAck:
+    case State::kTimeWait:
+      return ArriveInSynchronized(seg, now);
+  }
+  return Verdict::kAccepted;
+}
+
+// Whether every step of RFC 9293 3.10.7.4 has its plain outcome: ESTABLISHED,
+// the next text in order or none, an ACK of what is in flight, no other flag,
+// no hole, room to keep it. Van Jacobson's header prediction.
+bool Connection::IsPredicted(const Segment& seg) const {
+  if (state_ != State::kEstablished) return false;
+  if ((seg.flags & ~kPsh) != kAck || seg.seq != tcb_.rcv_nxt) return false;
+  if (seg.ack - tcb_.snd_una > flight_size()) return false;
+  if (tcb_.snd_ts_ok) {
+    if (!seg.options.timestamps) return false;
+    uint32_t ahead = seg.options.timestamps->val - tcb_.ts_recent;
+    if (static_cast<int32_t>(ahead) < 0) return false;
+  }
+  if (seg.payload_bytes == 0) return true;
+  return !seg.text_dropped && reassembly_.empty() &&
+         seg.payload_bytes <= window_.rcv_wnd(tcb_.rcv_nxt) &&
+         window_.HasRoomInOrder(seg.text_count, 0) && !fin_seq_ &&
+         !receive_is_shut_down_;
+}
+
+Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
+  UpdateTsRecent(seg, now);
+  if (seg.payload_bytes == 0) {
+    (void)ProcessAck(seg, now);
+    return Verdict::kAccepted;
+  }
+  // A segment with text is no duplicate ACK; without news it is none at all.
+  if (seg.ack != tcb_.snd_una ||
+      uint32_t{seg.wnd} << tcb_.snd_wind_shift != tcb_.snd_wnd) {
+    (void)ProcessAck(seg, now);
+  } else {
+    tcb_.snd_wl1 = seg.seq;
+  }
+  Deliver(seg.text[0]);
+  if (seg.text_count > 1) Deliver(seg.text[1]);
+  rcv_mss_ = std::clamp(seg.payload_bytes, rcv_mss_,
+                        std::max<uint32_t>(rcv_mss_, options_.mss));
+  ScheduleAck(now);
+  return Verdict::kAccepted;
+}
+
+void Connection::EnterClosed(TcpError error) {
+  SetState(State::kClosed);
+  timers_.StopAll();
+  reassembly_.Clear();
+  retransmit_queue_.Clear();
+  tcb_.snd_una = tcb_.snd_nxt;
+  probe_is_out_ = override_is_due_ = ack_is_due_ = false;
+  is_held_ = false;
+  error_ = error;
+  if (error != TcpError::kNone) Raise(Event::Kind::kError);
+  Raise(Event::Kind::kClosed);
+}
+
+std::optional<Event> Connection::PollEvent() {
+  if (events_ == 0) return std::nullopt;
+  int lowest = std::countr_zero(events_);
+  events_ &= static_cast<uint8_t>(events_ - 1);
+  return Event{static_cast<Event::Kind>(lowest)};
+}
+
+uint32_t Connection::pipe() const {
+  uint32_t gone = retransmit_queue_.lost_bytes() + duplicate_ack_bytes_;
+  return gone < flight_size() ? flight_size() - gone : 0;
+}
+
+Connection::Stats Connection::stats() const {
+  Stats s = counts_;
+  s.bytes_acked = acked_offset_;
+  s.srtt = rtt_.srtt().value_or(Duration());
+  s.rttvar = rtt_.rttvar();
+  s.rtt_min = rtt_.srtt() ? rtt_.rtt_min() : Duration();
+  s.rto = rtt_.rto();
+  s.backoffs = static_cast<uint32_t>(rtt_.backoffs());
+  s.cwnd = congestion_->cwnd();
+  s.ssthresh = congestion_->ssthresh();
+  s.flight_size = flight_size();
+  s.smss = smss_;
+  s.snd_wnd = tcb_.snd_wnd;
+  s.rcv_wnd = window_.rcv_wnd(tcb_.rcv_nxt);
+  s.snd_wind_shift = tcb_.snd_wind_shift;
+  s.rcv_wind_shift = window_.shift();
+  s.timestamps = tcb_.snd_ts_ok;
+  s.sack = tcb_.sack_permitted;
+  s.unsent_bytes = unsent_bytes();
+  s.out_of_order_bytes = reassembly_.bytes();
+  s.held_bytes = window_.held_bytes();
+  s.held_slots = window_.held_slots();
+  return s;
+}
+
+}  // namespace devwire

@@ -1,0 +1,390 @@
+// Opening and closing, in every way that RFC 9293 3.5 and 3.6 draw.
+#include "gtest/gtest.h"
+#include "transport/tcp/reset.h"
+#include "transport/tcp/trace.h"
+
+namespace devwire {
+namespace {
+
+constexpr Duration k2Msl = 60_s;  // Connection::Options::time_wait.
+
+TEST(OpenTrace, ActiveOpenOffersEverything) {
+  Trace t({.mss = 1460, .timestamps = true, .sack = true, .peer_scale = 7});
+  t.OpenActive();
+  t.Out("S 0:0(0) win 65535 <mss 1460,sackOK,TS val 1000 ecr 0,wscale 5>");
+  t.In(
+      "S. 0:0(0) ack 1 win 65535 <mss 1400,sackOK,TS val 5 ecr 1000,wscale 7>");
+  t.Out(".  1:1(0) ack 1 <TS val 1000 ecr 5>").Expect(State::kEstablished);
+  EXPECT_EQ(t.connection().stats().smss, 1400u - 12);
+  EXPECT_EQ(t.connection().stats().snd_wnd, 65535u);  // A SYN's: not scaled.
+  t.In(".  1:1(0) ack 1 win 10");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 1280u);
+}
+
+// Options that the peer does not offer are off both ways.
+TEST(OpenTrace, PlainPeerGetsPlainSegments) {
+  Trace t({.mss = 1460, .timestamps = true, .sack = true, .peer_scale = 7});
+  t.OpenActive();
+  t.Out("S 0:0(0)");
+  t.In("S. 0:0(0) ack 1 win 65535 <>");
+  t.Out(".  1:1(0) ack 1 <>");
+  EXPECT_EQ(t.connection().stats().smss, 536u);  // MUST-15.
+  EXPECT_EQ(t.connection().stats().rcv_wind_shift, 0);
+}
+
+TEST(OpenTrace, PassiveOpenAnswersWhatWasOffered) {
+  Trace t = Trace::SynReceived({.mss = 1200, .sack = true, .peer_scale = 3});
+  EXPECT_TRUE(t.last_out().options.sack_permitted);
+  EXPECT_FALSE(t.last_out().options.timestamps);
+  EXPECT_EQ(t.last_out().options.window_scale, 5);
+  EXPECT_EQ(t.last_out().options.mss, 1200);
+  t.At(7_ms).In(".  1:1(0) ack 1 win 100").OutNothing();
+  t.Expect(State::kEstablished).ExpectEvents("connected");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 800u);
+  EXPECT_EQ(t.connection().stats().srtt, 7_ms);
+}
+
+// The text that rides on the third segment of the handshake counts.
+TEST(OpenTrace, TextOnTheHandshakesAck) {
+  Trace t = Trace::SynReceived({});
+  t.In("P. 1:101(100) ack 1").Out(".  1:1(0) ack 101").ExpectReadable(100);
+}
+
+TEST(OpenTrace, TextAndFinOnTheSynAckCount) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.In("SF. 0:10(10) ack 1 <mss 1000>").Out(".  1:1(0) ack 12");
+  t.ExpectReadable(10).Expect(State::kCloseWait);
+}
+
+// Text on a bare SYN is not queued; the peer sends it again.
+TEST(OpenTrace, TextOnSynIsNotQueued) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.In("S 0:10(10) <mss 1000>").ExpectDrop(DropReason::kTextOnSyn);
+  t.ExpectNoSlotsInUse().Out("S. 0:0(0) ack 1");
+}
+
+// RFC 9293 Figure 7. MUST-10.
+TEST(OpenTrace, SimultaneousOpen) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.In("S 0:0(0) <mss 1000>")
+      .Out("S. 0:0(0) ack 1")
+      .Expect(State::kSynReceived);
+  t.In("S. 0:0(0) ack 1 <mss 1000>").Expect(State::kEstablished);
+  t.Out(".  1:1(0) ack 1");
+}
+
+TEST(OpenTrace, SynIsRetransmittedThenGivenUp) {
+  Trace::Setup setup;
+  setup.options.syn_retries = 2;
+  Trace t(setup);
+  t.OpenActive().Out("S 0:0(0)");
+  t.OutAt(1_s, "S 0:0(0)").OutAt(3_s, "S 0:0(0)");
+  t.ExpectQuietUntil(8_s).Expect(State::kClosed);
+  t.ExpectEvents("error closed");
+  EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
+}
+
+// RFC 6298 (5.7): after a retransmitted SYN, data starts with an RTO of 3 s.
+TEST(OpenTrace, RetransmittedSynSetsTheDataTimer) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)").OutAt(1_s, "S 0:0(0)");
+  t.In("S. 0:0(0) ack 1 <mss 1000>").Out(".  1:1(0) ack 1");
+  EXPECT_EQ(t.connection().stats().rto, 3_s);
+}
+
+TEST(OpenTrace, SynAckIsSentAgainForARepeatedSyn) {
+  Trace t = Trace::SynReceived({});
+  t.At(10_ms).In("S 0:0(0) <mss 1000>").Out("S. 0:0(0) ack 1");
+  t.OutAt(1_s, "S. 0:0(0) ack 1");
+}
+
+TEST(OpenTrace, HeldHandshakeSendsNothing) {
+  Trace t({});
+  t.connection().HoldHandshake(true);
+  Segment syn;
+  syn.flags = kSyn;
+  syn.seq = SeqNum(2'000'000);
+  EXPECT_TRUE(t.connection().OpenPassive(syn, t.now()).is_accepted());
+  t.ExpectQuietUntil(10_s);
+  t.connection().HoldHandshake(false);
+  t.Out("S. 0:0(0) ack 1");
+}
+
+TEST(OpenTrace, HeldActiveOpenAcksWhenReleased) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.connection().HoldHandshake(true);
+  t.Send(10).In("S. 0:0(0) ack 1 <mss 1000>").ExpectQuietUntil(500_ms);
+  t.connection().HoldHandshake(false);
+  t.Out("P. 1:11(10) ack 1");
+}
+
+TEST(ListenTrace, OnlyASynOpens) {
+  struct Row {
+    const char* name;
+    uint8_t flags;
+    DropReason reason;
+    bool resets;
+  };
+  for (const Row& row :
+       {Row{"RST", kRst, DropReason::kListenReset, false},
+        Row{"ACK", kAck, DropReason::kListenAck, true},
+        Row{"SYN ACK", kSyn | kAck, DropReason::kListenAck, true},
+        Row{"FIN", kFin, DropReason::kListenWithoutSyn, false}}) {
+    SCOPED_TRACE(row.name);
+    Trace t({});
+    Segment seg;
+    seg.flags = row.flags;
+    seg.ack = SeqNum(1'000'077);
+    EXPECT_EQ(t.connection().OpenPassive(seg, t.now()).reason, row.reason);
+    t.Expect(State::kClosed);
+    if (row.resets) {
+      t.Out("R 77:77(0)");
+    } else {
+      t.OutNothing();
+    }
+  }
+}
+
+TEST(SynSentTrace, WrongAckIsReset) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.In(".  0:0(0) ack 0").ExpectDrop(DropReason::kAckOutsideSynSent);
+  t.Out("R 0:0(0)");
+  t.In("S. 0:0(0) ack 2").Out("R 2:2(0)").Expect(State::kSynSent);
+  t.In("R. 0:0(0) ack 2").ExpectDrop(DropReason::kAckOutsideSynSent);
+  t.OutNothing();
+}
+
+TEST(SynSentTrace, ResetRefusesOnlyWithOurAck) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.In("R 0:0(0)").ExpectDrop(DropReason::kResetWithoutAck);
+  t.Expect(State::kSynSent);
+  t.In("R. 0:0(0) ack 1").Expect(State::kClosed).ExpectEvents("error closed");
+  EXPECT_EQ(t.connection().error(), TcpError::kRefused);
+  t.OutNothing();
+}
+
+TEST(SynSentTrace, NeitherSynNorReset) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.In(".  0:0(0) ack 1").ExpectDrop(DropReason::kNotSynNorRst).OutNothing();
+}
+
+TEST(SynReceivedTrace, WrongAckIsReset) {
+  Trace t = Trace::SynReceived({});
+  t.In(".  1:1(0) ack 2").Out("R 2:2(0)").Expect(State::kSynReceived);
+  t.In(".  1:1(0) ack 0").Out("R 0:0(0)").Expect(State::kSynReceived);
+}
+
+TEST(SynReceivedTrace, ResetEndsIt) {
+  Trace t = Trace::SynReceived({});
+  t.In("R 1:1(0)").Expect(State::kClosed).ExpectEvents("error closed");
+  t.OutNothing();
+}
+
+TEST(SynReceivedTrace, CloseWaitsForEstablished) {
+  Trace t = Trace::SynReceived({});
+  t.Close().OutNothing();
+  t.In(".  1:1(0) ack 1").Expect(State::kFinWait1).Out("F. 1:1(0) ack 1");
+}
+
+TEST(CloseTrace, WeCloseFirst) {  // RFC 9293 Figure 12, left.
+  Trace t = Trace::Established();
+  t.At(0_ms).Close().Out("F. 1:1(0) ack 1").Expect(State::kFinWait1);
+  t.At(5_ms).In(".  1:1(0) ack 2").OutNothing().Expect(State::kFinWait2);
+  t.In("P. 1:11(10) ack 2").Out(".  2:2(0) ack 11").ExpectReadable(10);
+  t.In("F. 11:11(0) ack 2").Out(".  2:2(0) ack 12").Expect(State::kTimeWait);
+  EXPECT_FALSE(t.connection().is_at_end());  // 10 bytes are still to be read.
+  t.Recv();
+  EXPECT_TRUE(t.connection().is_at_end());
+  t.ExpectQuietUntil(5_ms + k2Msl).Expect(State::kClosed);
+  t.ExpectEvents("readable peer-closed closed");
+  EXPECT_EQ(t.connection().error(), TcpError::kNone);
+}
+
+TEST(CloseTrace, PeerClosesFirst) {
+  Trace t = Trace::Established();
+  t.In("F. 1:1(0) ack 1").Out(".  1:1(0) ack 2").Expect(State::kCloseWait);
+  t.Send(100).Out("P. 1:101(100) ack 2");
+  t.Close().Out("F. 101:101(0) ack 2").Expect(State::kLastAck);
+  t.In(".  2:2(0) ack 101").Expect(State::kLastAck).OutNothing();
+  t.In(".  2:2(0) ack 102").Expect(State::kClosed).OutNothing();
+}
+
+// FIN-WAIT-1 x FIN: both sides close at once. RFC 9293 3.6; 3.10.7.4, eighth.
+TEST(CloseTrace, SimultaneousClose) {
+  Trace t = Trace::Established();
+  t.At(0_ms).Close().Out("F. 1:1(0) ack 1").Expect(State::kFinWait1);
+  t.At(5_ms).In("F. 1:1(0) ack 1");
+  t.Out(".  2:2(0) ack 2").Expect(State::kClosing);
+  t.At(9_ms).In(".  2:2(0) ack 2").OutNothing().Expect(State::kTimeWait);
+  t.ExpectQuietUntil(9_ms + k2Msl).Expect(State::kClosed);
+}
+
+// One segment acknowledges our FIN and carries the peer's.
+TEST(CloseTrace, FinWithAckOfFin) {
+  Trace t = Trace::Established();
+  t.Close().Out("F. 1:1(0) ack 1");
+  t.In("F. 1:1(0) ack 2").Out(".  2:2(0) ack 2").Expect(State::kTimeWait);
+}
+
+TEST(CloseTrace, FinFollowsQueuedTextAndRidesOnIt) {
+  Trace t = Trace::Established();
+  t.Send(1500).Close();
+  t.Out(".  1:1001(1000) ack 1", "FP. 1001:1501(500) ack 1");
+  t.In(".  1:1(0) ack 1001").Expect(State::kFinWait1);
+  t.In(".  1:1(0) ack 1502").Expect(State::kFinWait2);
+  EXPECT_EQ(t.connection().acked_offset(), 1500u);
+}
+
+TEST(CloseTrace, LostFinIsSentAgain) {
+  Trace t = Trace::Established();
+  t.Close().Out("F. 1:1(0) ack 1");
+  t.OutAt(200_ms + 1_ns, "F. 1:1(0) ack 1");
+  t.In(".  1:1(0) ack 2").Expect(State::kFinWait2);
+}
+
+TEST(CloseTrace, SendAfterCloseTakesNothing) {
+  Trace t = Trace::Established();
+  t.Close();
+  EXPECT_EQ(t.connection().Send(1), 0u);
+}
+
+// The FIN comes before text that it follows.
+TEST(CloseTrace, FinOutOfOrder) {
+  Trace t = Trace::Established();
+  t.In("F. 11:21(10) ack 1").Out(".  1:1(0) ack 1").Expect(State::kEstablished);
+  t.In(".  1:11(10) ack 1").Out(".  1:1(0) ack 22").Expect(State::kCloseWait);
+  t.ExpectReadable(20);
+}
+
+TEST(CloseTrace, TextAfterFinIsDropped) {
+  Trace t = Trace::Established();
+  t.In("F. 1:1(0) ack 1").Out(".  1:1(0) ack 2");
+  t.In("P. 2:12(10) ack 1").ExpectDrop(DropReason::kTextAfterFin);
+  t.Out(".  1:1(0) ack 2").ExpectNoSlotsInUse();
+}
+
+TEST(CloseTrace, TextBeyondAnEarlyFinIsTrimmed) {
+  Trace t = Trace::Established();
+  t.In("F. 11:21(10) ack 1").Out(".  1:1(0) ack 1");
+  t.In(".  21:31(10) ack 1").ExpectDrop(DropReason::kTextAfterFin);
+  t.Out(".  1:1(0) ack 1");
+}
+
+TEST(TimeWaitTrace, FinAgainRestartsTheWait) {
+  Trace t = Trace::Established();
+  t.Close().Out("F. 1:1(0) ack 1");
+  t.In("F. 1:1(0) ack 2").Out(".  2:2(0) ack 2");
+  t.At(30_s).In("F. 1:1(0) ack 2").Out(".  2:2(0) ack 2");
+  t.ExpectQuietUntil(30_s + k2Msl - 1_ns).Expect(State::kTimeWait);
+  t.ExpectQuietUntil(30_s + k2Msl).Expect(State::kClosed);
+}
+
+TEST(TimeWaitTrace, ResetEndsIt) {
+  Trace t = Trace::Established();
+  t.Close().Out("F. 1:1(0) ack 1");
+  t.In("F. 1:1(0) ack 2").Out(".  2:2(0) ack 2");
+  t.In("R 2:2(0)").Expect(State::kClosed).OutNothing();
+  EXPECT_EQ(t.connection().error(), TcpError::kNone);
+}
+
+TEST(FinWait2Trace, OrphanDoesNotWaitForever) {
+  Trace t = Trace::Established();
+  t.ShutdownReceive().Close().Out("F. 1:1(0) ack 1");
+  t.In(".  1:1(0) ack 2").Expect(State::kFinWait2);
+  t.ExpectQuietUntil(60_s).Expect(State::kClosed);
+}
+
+// Text for a stream that nobody reads any more: a reset. RFC 9293 3.6.1.
+TEST(FinWait2Trace, TextForAnOrphanIsReset) {
+  Trace t = Trace::Established();
+  t.ShutdownReceive().Close().Out("F. 1:1(0) ack 1");
+  t.In("P. 1:11(10) ack 2").ExpectDrop(DropReason::kTextAfterClose);
+  t.Out("R. 2:2(0) ack 1").Expect(State::kClosed).ExpectNoSlotsInUse();
+}
+
+TEST(CloseTrace, ShutdownReceiveAcknowledgesWithoutKeeping) {
+  Trace t = Trace::Established();
+  t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");
+  t.ShutdownReceive().ExpectNoSlotsInUse().ExpectReadable(0);
+  t.In("P. 11:21(10) ack 1").ExpectDrop(DropReason::kTextUnread);
+  t.Out(".  1:1(0) ack 21").ExpectNoSlotsInUse();
+}
+
+TEST(AbortTrace, ResetsWhatIsSynchronized) {
+  Trace t = Trace::Established();
+  t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");
+  t.Abort().Out("R. 1:1(0) ack 11").Expect(State::kClosed).ExpectNoSlotsInUse();
+  t.ExpectEvents("readable error closed");
+  EXPECT_EQ(t.connection().error(), TcpError::kAborted);
+  EXPECT_TRUE(t.connection().is_finished());
+  t.In("P. 11:21(10) ack 1").ExpectDrop(DropReason::kClosed);
+}
+
+TEST(AbortTrace, SynSentGoesSilently) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.Abort().OutNothing().Expect(State::kClosed);
+}
+
+TEST(ResetTrace, ExactResetEndsItAndTextStaysReadable) {
+  Trace t = Trace::Established();
+  t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");
+  t.In("R 11:11(0)").Expect(State::kClosed).OutNothing();
+  EXPECT_EQ(t.connection().error(), TcpError::kReset);
+  EXPECT_EQ(t.Recv().size(), 1u);
+}
+
+// RFC 5961 3.2: in the window, but not at RCV.NXT.
+TEST(ResetTrace, InexactResetIsChallenged) {
+  Trace t = Trace::Established();
+  t.In("R 2:2(0)").ExpectDrop(DropReason::kResetChallenged);
+  t.Out(".  1:1(0) ack 1").Expect(State::kEstablished);
+  // No more than one in 500 ms.
+  t.At(499_ms).In("R 3:3(0)").OutNothing();
+  t.At(500_ms).In("R 3:3(0)").Out(".  1:1(0) ack 1");
+}
+
+TEST(ResetTrace, ResetOutsideTheWindowIsIgnored) {
+  Trace t = Trace::Established();
+  t.In("R 0:0(0)").ExpectDrop(DropReason::kResetOutsideWindow).OutNothing();
+  t.In("R 70000:70000(0)").OutNothing().Expect(State::kEstablished);
+}
+
+// RFC 5961 4.2, RFC 9293 3.5.1: half-open discovery by a challenge ACK.
+TEST(ResetTrace, SynIsChallenged) {
+  Trace t = Trace::Established();
+  t.In("S 9:9(0)").ExpectDrop(DropReason::kSynChallenged);
+  t.Out(".  1:1(0) ack 1").Expect(State::kEstablished);
+  t.At(1_s).In("S 4000000:4000000(0)").Out(".  1:1(0) ack 1");
+  t.In("R 1:1(0)").Expect(State::kClosed);
+}
+
+TEST(ResetTrace, UnknownSegmentsGetAResetTheySent) {
+  Segment seg;
+  seg.seq = SeqNum(100);
+  seg.payload_bytes = 10;
+  seg.flags = kSyn | kFin;
+  std::optional<TxSegment> reset = ResetForUnknown(seg);
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(reset->seq, SeqNum(0));
+  EXPECT_EQ(reset->ack, SeqNum(112));
+  EXPECT_EQ(reset->flags, kRst | kAck);
+  seg.flags = kAck;
+  seg.ack = SeqNum(7);
+  reset = ResetForUnknown(seg);
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(reset->seq, SeqNum(7));
+  EXPECT_EQ(reset->flags, kRst);
+  seg.flags = kRst;
+  EXPECT_FALSE(ResetForUnknown(seg));
+}
+
+}  // namespace
+}  // namespace devwire

@@ -1,0 +1,83 @@
+// What happens when time passes: RFC 9293 3.10.8, RFC 6298 5.
+#include <algorithm>
+
+#include "base/check.h"
+#include "transport/tcp/connection.h"
+
+namespace devwire {
+namespace {
+
+constexpr uint8_t kMaxPersistBackoffs =
+    16;  // The RTO's maximum ends it before.
+
+}  // namespace
+
+void Connection::OnDeadline(Instant now) {
+  if (timers_.TakeExpired(Timer::kDelayedAck, now)) ack_is_due_ = true;
+  if (timers_.TakeExpired(Timer::kUser, now)) {
+    EnterClosed(TcpError::kTimedOut);
+    return;
+  }
+  if (timers_.TakeExpired(Timer::kTimeWait, now)) {
+    EnterClosed(TcpError::kNone);
+    return;
+  }
+  if (timers_.TakeExpired(Timer::kRetransmit, now)) OnRetransmitTimer(now);
+  if (timers_.TakeExpired(Timer::kPersist, now)) OnPersistTimer(now);
+}
+
+void Connection::RestartRetransmitTimer(Instant now) {
+  timers_.Set(Timer::kRetransmit, now + rtt_.rto());
+}
+
+void Connection::OnRetransmitTimer(Instant now) {
+  DCHECK(!retransmit_queue_.empty());
+  ++counts_.timeouts;
+  ++retries_;
+  const bool is_syn = retransmit_queue_.front().has_syn;
+  const int limit = is_syn ? options_.syn_retries : options_.data_retries;
+  if (retries_ > limit) {  // R2. RFC 9293 3.8.3.
+    EnterClosed(TcpError::kTimedOut);
+    return;
+  }
+  rtt_.OnTimeout();
+  if (is_syn) {
+    syn_was_retransmitted_ = true;
+  } else {
+    congestion_->OnTimeout(flight_size(), retries_ == 1, now);
+    recovery_ = Recovery::kLoss;
+    recover_ = tcb_.snd_nxt;
+    duplicate_acks_ = 0;
+    duplicate_ack_bytes_ = 0;
+  }
+  retransmit_queue_.MarkAllLost();
+  RestartRetransmitTimer(now);  // RFC 6298 (5.6).
+}
+
+// RFC 9293 3.8.6.1 and 3.8.6.2.1: probe, or send what fits.
+void Connection::OnPersistTimer(Instant now) {
+  if (flight_size() > 0 || unsent_bytes() == 0) return;
+  // Reset whenever the peer answers: only silence ends the connection.
+  if (tcb_.snd_wnd == 0 && ++retries_ > options_.data_retries) {
+    EnterClosed(TcpError::kTimedOut);
+    return;
+  }
+  override_is_due_ = true;
+  if (persist_backoffs_ < kMaxPersistBackoffs) ++persist_backoffs_;
+  SetPersistTimer(now);
+}
+
+void Connection::SetPersistTimer(Instant now) {
+  if (tcb_.snd_wnd != 0) {  // A cork, or a window below half of its best.
+    timers_.Set(Timer::kPersist, now + options_.cork_time);
+    return;
+  }
+  // The first probe after the RTO, then exponentially. SHLD-30, MUST-36.
+  Duration wait = rtt_.rto();
+  for (int i = 0; i < persist_backoffs_ && wait < options_.rtt.rto_max; ++i) {
+    wait = 2 * wait;
+  }
+  timers_.Set(Timer::kPersist, now + std::min(wait, options_.rtt.rto_max));
+}
+
+}  // namespace devwire

@@ -1,0 +1,262 @@
+// What to send next. The only file that builds segments, except
+// ResetForUnknown.
+//
+// Source: RFC 9293 3.7.4 (Nagle), 3.8.6.2.1 (the sender's silly
+// window), 3.8.6.1 (window probes); RFC 5681 3.1, 4.1; RFC 7323 3.2; RFC 2018
+// 4; RFC 2883 4.
+#include <algorithm>
+
+#include "base/check.h"
+#include "transport/tcp/connection.h"
+
+namespace devwire {
+namespace {
+
+// RFC 2018 3: what fits into 40 bytes of options, beside timestamps or not.
+constexpr size_t kSackBlocksBesideTimestamps = 3;
+
+}  // namespace
+
+bool Connection::PollTransmit(Instant now, const TxLimits& limits,
+                              TxSegment* out) {
+  if (now >= NextDeadline()) OnDeadline(now);
+  if (reset_owed_) return PollReset(out);
+  if (is_held_ || state_ <= State::kListen) return false;
+  if (state_ <= State::kSynReceived) {
+    if (PollSyn(now, out)) return true;
+    if (state_ == State::kSynSent) return false;
+  } else {
+    if (retransmit_queue_.lost_bytes() > 0 && PollRetransmission(now, out)) {
+      return true;
+    }
+    if ((unsent_bytes() > 0 || fin_is_due()) && PollNewText(now, limits, out)) {
+      return true;
+    }
+    if (override_is_due_ && PollWindowProbe(now, out)) return true;
+  }
+  if (!ack_is_due_) return false;
+  Fill(tcb_.snd_nxt, kAck, now, out);
+  if (dsack_ || !reassembly_.empty()) FillSackBlocks(out);
+  ++counts_.acks_without_data_out;
+  return true;
+}
+
+// Everything but payload and the options of a SYN.
+void Connection::Fill(SeqNum seq, uint8_t flags, Instant now, TxSegment* out) {
+  *out = TxSegment();
+  out->seq = seq;
+  out->flags = flags;
+  ++counts_.segments_out;
+  if (tcb_.snd_ts_ok) {
+    out->options.timestamps = {TicksAt(now), tcb_.ts_recent};
+  }
+  if ((flags & kAck) == 0) return;
+  out->ack = tcb_.rcv_nxt;
+  out->wnd = window_.Advertise(tcb_.rcv_nxt, (flags & kSyn) != 0);
+  tcb_.last_ack_sent = tcb_.rcv_nxt;
+  ack_is_due_ = false;
+  timers_.Stop(Timer::kDelayedAck);
+}
+
+// On bare ACKs only: a segment with text keeps its header's length, for the
+// peer's split's sake as for ours (docs/wire.md).
+void Connection::FillSackBlocks(TxSegment* out) {
+  if (!tcb_.sack_permitted) return;
+  auto& blocks = out->options.sack_blocks;
+  size_t room = tcb_.snd_ts_ok ? kSackBlocksBesideTimestamps : blocks.size();
+  size_t count = 0;
+  if (dsack_) {
+    blocks[count++] = *dsack_;
+    dsack_.reset();
+  }
+  count += reassembly_.SackBlocks(
+      std::span<SackBlock>(blocks).subspan(count, room - count));
+  out->options.sack_block_count = static_cast<uint8_t>(count);
+}
+
+bool Connection::PollReset(TxSegment* out) {
+  *out = TxSegment();
+  out->seq = reset_owed_->seq;
+  out->flags = reset_owed_->flags;
+  if ((out->flags & kAck) != 0) out->ack = reset_owed_->ack;
+  reset_owed_.reset();
+  ++counts_.segments_out;
+  return true;
+}
+
+// The SYN or SYN-ACK, for the first time or again.
+bool Connection::PollSyn(Instant now, TxSegment* out) {
+  const bool is_first = tcb_.snd_nxt == tcb_.iss;
+  if (!is_first && retransmit_queue_.NextLost() == nullptr) return false;
+  const bool is_answer = state_ == State::kSynReceived;
+  Fill(tcb_.iss, is_answer ? kSyn | kAck : kSyn, now, out);
+  if (is_first) {
+    RecordSent(tcb_.iss, 0, kSyn, now);
+  } else {
+    out->retransmission = true;
+    ++counts_.segments_retransmitted;
+    retransmit_queue_.OnRetransmitted(now);
+  }
+  out->options.mss = options_.mss;
+  if (is_answer) {  // Only what the peer offered too.
+    if (tcb_.sack_permitted) out->options.sack_permitted = true;
+    if (peer_scales_) out->options.window_scale = window_.shift();
+    return true;
+  }
+  out->wnd = window_.Advertise(tcb_.rcv_nxt, true);
+  out->options.sack_permitted = options_.use_sack;
+  if (options_.use_window_scale) {
+    out->options.window_scale = window_.wanted_shift();
+  }
+  if (options_.use_timestamps) out->options.timestamps = {TicksAt(now), 0};
+  return true;
+}
+
+bool Connection::PollRetransmission(Instant now, TxSegment* out) {
+  const SentSegment* lost = retransmit_queue_.NextLost();
+  if (recovery_ == Recovery::kLoss && pipe() > 0 &&
+      pipe() + lost->len > congestion_->cwnd()) {
+    return false;
+  }
+  const uint32_t payload = lost->payload_bytes();
+  const uint64_t offset = OffsetOf(lost->text_seq());
+  const bool is_last = offset + payload == queued_offset_;
+  uint8_t flags = kAck;
+  if (is_last && payload > 0) flags |= kPsh;
+  if (lost->has_fin) flags |= kFin;
+  Fill(lost->seq, flags, now, out);
+  out->payload_bytes = payload;
+  out->stream_offset = offset;
+  out->retransmission = true;
+  ++counts_.segments_retransmitted;
+  counts_.bytes_retransmitted += payload;
+  counts_.bytes_sent += payload;
+  retransmit_queue_.OnRetransmitted(now);
+  last_send_ = now;
+  return true;
+}
+
+// How much new text the next segment takes: 0 for none now.
+uint32_t Connection::NextTextBytes(const TxLimits& limits) {
+  const uint32_t flight = flight_size();
+  const uint32_t wnd_room = tcb_.snd_wnd > flight ? tcb_.snd_wnd - flight : 0;
+  const uint32_t cwnd = congestion_->cwnd();
+  const uint32_t cwnd_room = cwnd > pipe() ? cwnd - pipe() : 0;
+  const uint64_t unsent = unsent_bytes();
+  if (cwnd_room <= std::min<uint64_t>(unsent, wnd_room)) {
+    cwnd_is_limiting_ = true;
+    cwnd_limited_to_ = tcb_.snd_nxt + cwnd_room;
+  }
+  uint32_t bytes = std::min(wnd_room, cwnd_room);
+  bytes = static_cast<uint32_t>(std::min<uint64_t>(bytes, unsent));
+  // A burst's length: what the NIC cuts, and what there are records for.
+  uint64_t most = std::max(limits.max_tso_payload, smss_);
+  most = std::min<uint64_t>(most - most % smss_,
+                            uint64_t{retransmit_queue_.free_records()} * smss_);
+  bytes = static_cast<uint32_t>(std::min<uint64_t>(bytes, most));
+  if (bytes == 0) return 0;
+  bool is_gather_limited = false;
+  if (limits.source != nullptr) {
+    uint32_t fits = limits.source->GatherableBytes(sent_offset_, bytes);
+    DCHECK_GT(fits, 0u);
+    is_gather_limited = fits < bytes;
+    bytes = fits;
+  }
+  if (bytes > smss_ && bytes < unsent) return bytes - bytes % smss_;
+  if (bytes > smss_) {  // All that is left: its tail is a small segment.
+    uint32_t tail = bytes % smss_;
+    return tail == 0 || IsSmallSendAllowed(tail, true) ? bytes : bytes - tail;
+  }
+  if (bytes == smss_ || is_gather_limited) return bytes;
+  return IsSmallSendAllowed(bytes, bytes == unsent) ? bytes : 0;
+}
+
+// RFC 9293 3.8.6.2.1 (2) to (4), for less than a full segment; Nagle's rule as
+// Minshall and Linux have it: only a small segment in flight holds it back.
+bool Connection::IsSmallSendAllowed(uint32_t bytes, bool is_all) const {
+  if (override_is_due_) return true;
+  if (is_all && close_requested_) return true;
+  if (is_corked_) return false;
+  const bool is_free = nodelay_ || !SeqLt(tcb_.snd_una, small_end_);
+  if (is_all) return is_free;
+  return is_free && flight_size() == 0 && 2 * bytes >= tcb_.max_snd_wnd;
+}
+
+bool Connection::PollNewText(Instant now, const TxLimits& limits,
+                             TxSegment* out) {
+  if (flight_size() == 0 && now - last_send_ > rtt_.rto()) {
+    congestion_->OnIdle(now);  // RFC 5681 4.1.
+  }
+  const uint32_t bytes = unsent_bytes() > 0 ? NextTextBytes(limits) : 0;
+  const bool is_all = bytes == unsent_bytes();
+  const bool with_fin = is_all && close_requested_ && !retransmit_queue_.full();
+  if (bytes == 0 && !with_fin) {
+    // Nothing in flight whose ACK would wake us: a timer must.
+    if (flight_size() == 0 && !timers_.IsSet(Timer::kPersist)) {
+      SetPersistTimer(now);
+    }
+    return false;
+  }
+  uint8_t flags = kAck;
+  if (is_all && bytes > 0) flags |= kPsh;
+  if (with_fin) flags |= kFin;
+  Fill(tcb_.snd_nxt, flags, now, out);
+  out->payload_bytes = bytes;
+  out->stream_offset = sent_offset_;
+  if (bytes > smss_) {
+    out->tso_mss = static_cast<uint16_t>(smss_);
+    counts_.segments_out += (bytes - 1) / smss_;
+  }
+  if (bytes % smss_ != 0) small_end_ = tcb_.snd_nxt + bytes;
+  RecordSent(tcb_.snd_nxt, bytes, flags, now);
+  return true;
+}
+
+// Accounts for what is sent the first time: one record per segment.
+void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
+                            Instant now) {
+  if (!timers_.IsSet(Timer::kRetransmit)) RestartRetransmitTimer(now);
+  if (options_.user_timeout && !timers_.IsSet(Timer::kUser)) {
+    timers_.Set(Timer::kUser, now + *options_.user_timeout);
+  }
+  timers_.Stop(Timer::kPersist);
+  override_is_due_ = false;
+  probe_is_out_ = false;
+  last_send_ = now;
+  counts_.bytes_sent += payload;
+  sent_offset_ += payload;
+  if ((flags & kFin) != 0) fin_sent_ = true;
+  const bool has_fin = (flags & kFin) != 0;
+  const bool has_syn = (flags & kSyn) != 0;
+  do {
+    uint32_t bytes = std::min(payload, smss_);
+    payload -= bytes;
+    SentSegment sent{.seq = seq,
+                     .len = bytes,
+                     .xmit_ts = now,
+                     .has_syn = has_syn,
+                     .has_fin = has_fin && payload == 0};
+    sent.len += (sent.has_syn ? 1u : 0u) + (sent.has_fin ? 1u : 0u);
+    retransmit_queue_.Append(sent);
+    seq += sent.len;
+  } while (payload > 0);
+  tcb_.snd_nxt = seq;
+}
+
+// One byte beyond a closed window. RFC 9293 3.8.6.1. It counts as sent only
+// once the peer acknowledges it.
+bool Connection::PollWindowProbe(Instant now, TxSegment* out) {
+  override_is_due_ = false;
+  if (unsent_bytes() == 0 || flight_size() > 0 || tcb_.snd_wnd != 0) {
+    return false;
+  }
+  Fill(tcb_.snd_nxt, kAck, now, out);
+  out->payload_bytes = 1;
+  out->stream_offset = sent_offset_;
+  probe_is_out_ = true;
+  ++counts_.window_probes;
+  counts_.bytes_sent += 1;
+  return true;
+}
+
+}  // namespace devwire

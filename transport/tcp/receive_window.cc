@@ -1,0 +1,90 @@
+#include "transport/tcp/receive_window.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace devwire {
+namespace {
+
+constexpr uint32_t kMaxShift = 14;  // RFC 7323 2.3.
+constexpr uint32_t kMaxField = 65535;
+// The measure before the first segment: RFC 9293's default MSS, which every
+// path carries. Low on purpose.
+constexpr uint32_t kFirstBytesPerSlot = 536;
+
+}  // namespace
+
+ReceiveWindow::ReceiveWindow(const Options& options)
+    : limits_(options.limits),
+      slot_reserve_(options.slot_reserve),
+      full_segment_(std::min<uint32_t>(options.mss, options.slot_bytes)) {
+  CHECK_GT(options.limits.byte_budget, 0u);
+  CHECK_GT(options.limits.slot_quota, options.slot_reserve);
+  CHECK_GT(full_segment_, 0u);
+  bytes_per_slot_x8_ = 8 * std::min(full_segment_, kFirstBytesPerSlot);
+  if (options.use_scaling) {
+    while (wanted_shift_ < kMaxShift &&
+           (limits_.byte_budget >> wanted_shift_) > kMaxField) {
+      ++wanted_shift_;
+    }
+  }
+}
+
+uint64_t ReceiveWindow::Allowed() const {
+  if (held_slots_ >= limits_.slot_quota) return 0;
+  if (held_bytes_ >= limits_.byte_budget) return 0;
+  uint64_t bytes = limits_.byte_budget - held_bytes_;
+  // A free slot is worth a full segment at least: whatever the peer's habits,
+  // one that reads gets on.
+  uint64_t slots = std::max<uint64_t>(
+      uint64_t{limits_.slot_quota - held_slots_} * bytes_per_slot(),
+      std::max(full_segment_, 1u << shift_));
+  return std::min(bytes, slots);
+}
+
+uint32_t ReceiveWindow::WorthwhileBytes() const {
+  // RFC 9293 3.8.6.2.2: min(Fr * RCV.BUFF, Eff.snd.MSS), Fr = 1/2.
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(full_segment_, (limits_.byte_budget + 1) / 2));
+}
+
+uint16_t ReceiveWindow::Advertise(SeqNum rcv_nxt, bool is_syn) {
+  uint32_t shift = is_syn ? 0 : shift_;
+  uint32_t unit = 1u << shift;
+  uint64_t allowed = Allowed();
+  uint32_t wnd = rcv_wnd(rcv_nxt);
+  if (allowed >= uint64_t{wnd} + WorthwhileBytes()) {
+    wnd = static_cast<uint32_t>(
+        std::min<uint64_t>(allowed, uint64_t{kMaxField} << shift) &
+        ~uint64_t{unit - 1});
+    wnd = std::max(wnd, rcv_wnd(rcv_nxt));
+  }
+  uint32_t field = (wnd + unit - 1) >> shift;
+  // The class comment says why rounding up must end.
+  if ((uint64_t{field} << shift) > allowed + limits_.byte_budget / 8) {
+    field = wnd >> shift;
+  }
+  field = std::min(field, kMaxField);
+  edge_ = SeqMax(edge_, rcv_nxt + (field << shift));
+  return static_cast<uint16_t>(field);
+}
+
+bool ReceiveWindow::IsUpdateDue(SeqNum rcv_nxt) const {
+  uint32_t wnd = rcv_wnd(rcv_nxt);
+  uint64_t allowed =
+      std::min<uint64_t>(Allowed(), uint64_t{kMaxField} << shift_);
+  if (allowed < uint64_t{wnd} + WorthwhileBytes()) return false;
+  // An ACK of its own only when the window at least doubles (as Linux), or
+  // when so little is left that the peer may be waiting.
+  return allowed >= 2 * uint64_t{wnd} || wnd < 2 * full_segment_;
+}
+
+void ReceiveWindow::Release(uint64_t bytes, uint32_t slots) {
+  CHECK_LE(bytes, held_bytes_);
+  CHECK_LE(slots, held_slots_);
+  held_bytes_ -= bytes;
+  held_slots_ -= slots;
+}
+
+}  // namespace devwire
