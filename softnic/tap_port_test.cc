@@ -11,13 +11,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <fstream>
-#include <iterator>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -26,6 +22,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "softnic/frame_checksum.h"
+#include "softnic/linux_namespace.h"
 #include "softnic/packet.h"
 
 namespace softnic {
@@ -56,43 +53,6 @@ const Bytes kOurIp6 =
 const Bytes kLinuxIp6 =
     FromInts({0xfd, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
 const Bytes kLinuxIp = FromInts({10, 9, 0, 1});
-
-void WriteFile(const char* path, const std::string& text) {
-  std::ofstream(path) << text;
-}
-
-// Once per process: this test program becomes root of its own namespaces.
-bool EnterNamespace() {
-  static const bool entered = [] {
-    const std::string uid = std::to_string(getuid());
-    const std::string gid = std::to_string(getgid());
-    if (unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0) return false;
-    WriteFile("/proc/self/setgroups", "deny");
-    WriteFile("/proc/self/uid_map", "0 " + uid + " 1");
-    WriteFile("/proc/self/gid_map", "0 " + gid + " 1");
-    return true;
-  }();
-  return entered;
-}
-
-bool Shell(const std::string& command) {
-  return system(("PATH=$PATH:/sbin:/usr/sbin " + command).c_str()) == 0;
-}
-
-// Linux's counts of bad TCP segments in this namespace, and of those with bad
-// checksums among them.
-std::string LinuxTcpErrors() {
-  std::ifstream in("/proc/self/net/snmp");
-  std::string line;
-  int lines = 0;
-  while (std::getline(in, line)) {
-    if (!line.starts_with("Tcp:") || ++lines < 2) continue;
-    std::istringstream words(line);
-    std::vector<std::string> all{std::istream_iterator<std::string>(words), {}};
-    return all.at(13) + " " + all.at(15);  // InErrs, InCsumErrors
-  }
-  return "no Tcp line";
-}
 
 // What arrived, its checksum finished where it was owed.
 class Inbox final : public Receiver {
