@@ -111,6 +111,7 @@ TEST_F(TwoHosts, OneSegmentFromDeviceMemoryToDeviceMemory) {
       a_->Send({.to = &*b_, .offset = 4096, .payload_bytes = 8948});
   ASSERT_TRUE(ticket.has_value());
   EXPECT_LT(a_->io().tx_completed(), *ticket);
+  EXPECT_TRUE(a_->device().LinkIsUp());
   a_->io().TxFlush();
 
   const RxFrame frame = NextFrame(*b_);
