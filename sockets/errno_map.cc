@@ -85,6 +85,28 @@ int ErrnoOf(const absl::Status& status) {
   return EIO;
 }
 
+int ErrnoOf(TcpError error) {
+  switch (error) {
+    case TcpError::kNone:
+      return 0;
+    case TcpError::kRefused:
+      return ECONNREFUSED;
+    case TcpError::kReset:
+      return ECONNRESET;
+    case TcpError::kTimedOut:
+      return ETIMEDOUT;
+    case TcpError::kAborted:
+      return ECONNABORTED;
+    case TcpError::kUnreachable:
+      return EHOSTUNREACH;
+    case TcpError::kRegionRevoked:
+      return EIO;
+    case TcpError::kStackClosed:
+      return ESHUTDOWN;
+  }
+  return EIO;
+}
+
 std::string_view ErrnoName(int error) {
   const Row* row = FindErrno(error);
   return row == nullptr ? "errno unknown to Devwire" : row->name;

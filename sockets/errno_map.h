@@ -19,6 +19,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "transport/tcp/error.h"
 
 namespace devwire {
 
@@ -27,6 +28,9 @@ absl::Status ErrnoStatus(int error, std::string_view message);
 
 // The errno attached to `status`, else one that fits its code; 0 for OK.
 int ErrnoOf(const absl::Status& status);
+
+// How a connection that ended with `error` is reported to POSIX callers.
+int ErrnoOf(TcpError error);
 
 // "ECONNRESET": for messages.
 std::string_view ErrnoName(int error);

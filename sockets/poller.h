@@ -23,16 +23,7 @@
 
 namespace devwire {
 
-// Bits of a readiness set.
-using Readiness = uint32_t;
-inline constexpr Readiness kReadable = 1;       // bytes, end of stream
-inline constexpr Readiness kWritable = 2;       // room in the send queue
-inline constexpr Readiness kSendCompleted = 4;  // PollSendCompletions has some
-inline constexpr Readiness kAcceptable = 8;     // listener: a connection waits
-inline constexpr Readiness kConnected = 16;     // the handshake is complete
-inline constexpr Readiness kFailed = 32;        // fatal; always reported
-inline constexpr Readiness kAllReadiness = 63;
-
+// The bits of a readiness set: transport/engine/stream_types.h.
 enum class Trigger : uint8_t { kLevel, kEdge };
 
 class Poller {

@@ -50,7 +50,10 @@ struct StackOptions {
   uint8_t prefix_bits = 24;
   std::optional<IpAddress> gateway;
   std::optional<MacAddress> mac;  // none: the port's
-  uint32_t mtu = 0;               // longest IP packet; 0: the port's
+  uint32_t mtu = 1500;            // longest IP packet, at most the port's
+  // The NIC verifies TCP checksums of IPv6: no mlx5 does. Without it, IPv6
+  // into device memory is refused.
+  bool nic_verifies_ipv6 = false;
   std::vector<StaticNeighbor> neighbors;
 
   Mode mode = Mode::kCallerPolls;

@@ -35,50 +35,14 @@
 #include "base/time.h"
 #include "memreg/frag.h"
 #include "memreg/frag_pool.h"
+#include "sockets/cancel.h"
 #include "sockets/stream_info.h"
 #include "transport/address.h"
+#include "transport/engine/stream_types.h"
 
 namespace devwire {
 
 class StackCore;
-struct StreamHandle;
-
-// The next bytes of the stream.
-struct StreamFrag {
-  // Where they lie: bytes from the start of the bound dmabuf. Only when `host`
-  // is null.
-  uint64_t offset = 0;
-  uint32_t length = 0;
-  // *Linear* bytes: they came in a header, or before the NIC steered the
-  // stream, and lie here in host memory, until the token is returned.
-  const std::byte* host = nullptr;
-  FragToken token;
-};
-
-struct Received {
-  size_t frags = 0;
-  uint64_t bytes = 0;
-  bool end_of_stream = false;  // The peer's FIN: nothing will follow.
-};
-
-// Bytes of bound device memory to send: `offset` from its start.
-struct DeviceSpan {
-  uint64_t offset = 0;
-  uint32_t length = 0;
-};
-
-enum class SendOutcome : uint8_t {
-  kQueued,      // All of it; a completion with the cookie will follow.
-  kWouldBlock,  // None of it: the send queue is full. Wait for kWritable.
-};
-
-// One SendDevice() whose memory is the caller's again.
-struct SendCompletion {
-  uint64_t cookie = 0;
-  uint64_t bytes = 0;
-  // False: the stream ended before the peer acknowledged all of it.
-  bool delivered = false;
-};
 
 struct CloseOptions {
   // Frags lent stay valid and their tokens returnable after the close; for a
@@ -139,7 +103,8 @@ class Stream {
   // OK once established; Unavailable (EINPROGRESS) while connecting.
   absl::Status ConnectStatus();
   // Waits for that. Polls the stack itself in kCallerPolls mode.
-  absl::Status WaitConnected(Duration timeout);
+  absl::Status WaitConnected(Duration timeout,
+                             const CancelFlag* cancel = nullptr);
   absl::StatusOr<StreamInfo> Info();
   Endpoint local() const;
   Endpoint remote() const;
@@ -148,10 +113,16 @@ class Stream {
   friend class Listener;
   friend class Poller;
   friend class Stack;
-  Stream(std::shared_ptr<StackCore> core, std::unique_ptr<StreamHandle> handle);
+  Stream(std::shared_ptr<StackCore> core, StreamId id, const FourTuple& tuple,
+         bool is_host);
+  // OK while the stream can be used at all.
+  absl::Status Usable() const;
 
   std::shared_ptr<StackCore> core_;
-  std::unique_ptr<StreamHandle> handle_;
+  StreamId id_;
+  FourTuple tuple_;
+  bool is_host_;
+  bool is_closed_ = false;
 };
 
 }  // namespace devwire

@@ -83,8 +83,8 @@ const char* EngineEventName(EngineEvent event) {
       return "kTxRingFull";
     case EngineEvent::kLendRefused:
       return "kLendRefused";
-    case EngineEvent::kTokensRejected:
-      return "kTokensRejected";
+    case EngineEvent::kRegionsRevoked:
+      return "kRegionsRevoked";
     case EngineEvent::kCount:
       break;
   }

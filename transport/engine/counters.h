@@ -75,7 +75,7 @@ enum class EngineEvent : uint8_t {
   kLinearPoolDry,         // The same for want of a linear slot.
   kTxRingFull,            // A poll ended with segments owed.
   kLendRefused,           // All pieces of a pool were lent.
-  kTokensRejected,
+  kRegionsRevoked,
   kCount,
 };
 const char* EngineEventName(EngineEvent event);

@@ -105,6 +105,9 @@ class Engine final : private FragSink {
   // Resets what was not accepted.
   void Unlisten(ListenerId listener);
   std::optional<StreamId> Accept(ListenerId listener);
+  bool HasAcceptable(ListenerId listener) {
+    return !listeners_[static_cast<uint32_t>(listener)].ready.empty();
+  }
 
   // -- streams ---------------------------------------------------------------
   struct ConnectResult {
@@ -134,6 +137,8 @@ class Engine final : private FragSink {
 
   // Any thread. kUnknown for a pool that the stream has no part in.
   ReturnResult ReturnToken(StreamId stream, FragToken token);
+
+  Readiness ReadinessOf(const EngineStream& s) const;
 
   // -- asking ----------------------------------------------------------------
   const EngineCounters& counters() const { return counters_; }
@@ -233,7 +238,6 @@ class Engine final : private FragSink {
   void PostSegment(EngineStream& s, const TxSegment& segment, std::byte* at);
   void FinishSends(EngineStream& s);
   void PollEvents(EngineStream& s);
-  Readiness ComputeReadiness(const EngineStream& s) const;
   void Publish(EngineStream& s);
   void SetTimer(EngineStream& s);
   bool Settle(EngineStream& s);
@@ -263,6 +267,7 @@ class Engine final : private FragSink {
 
   void DrainTokens();
   void PollRules();
+  void PollRegions();
   void PollDeadlines();
   void PollDirty();
 

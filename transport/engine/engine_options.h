@@ -12,6 +12,7 @@
 #include "transport/engine/neighbor.h"
 #include "transport/engine/route.h"
 #include "transport/engine/send_buffers.h"
+#include "transport/engine/stream_types.h"
 #include "transport/tcp/connection.h"
 
 namespace devwire {
@@ -50,9 +51,6 @@ struct EnginePool {
   // Slots that may be posted in rings at a time: not for reassembly.
   uint32_t posted_slots = 0;
 };
-inline constexpr PoolId kHostPool{0};    // Whole frames of the control queue.
-inline constexpr PoolId kLinearPool{1};  // A few bytes each: short headers.
-inline constexpr PoolId kFirstDevicePool{2};
 inline constexpr size_t kMaxPools = 64;
 
 }  // namespace devwire

@@ -152,7 +152,8 @@ EngineStream* Engine::NewStream(const FourTuple& tuple,
   tcp.send_queue_limit_bytes = UINT64_MAX / 2;
 
   auto stream = std::make_unique<EngineStream>(
-      tcp, static_cast<FragSink&>(*this), options_.send_spans_per_stream);
+      tcp, static_cast<FragSink&>(*this), options_.send_spans_per_stream,
+      io_.limits().max_tx_pieces);
   EngineStream& s = *stream;
   s.index = free_streams_.back();
   s.id = MakeStreamId(s.index, generations_[s.index]);
@@ -346,6 +347,7 @@ EngineStream* Engine::Find(StreamId id) {
 }
 
 void Engine::CloseSend(EngineStream& s) {
+  s.send_is_closed = true;
   s.connection.Close(now_);
   MarkDirty(s);
 }

@@ -88,6 +88,23 @@ void Engine::OnRuleEvent(const RuleEvent& event) {
   ReleaseHandshake(s);
 }
 
+// Memory that was revoked ends the streams on it, and no other.
+void Engine::PollRegions() {
+  RegionEvent events[8];
+  const size_t count = io_.PollRegions(events);
+  for (size_t i = 0; i < count; ++i) {
+    counters_.Count(EngineEvent::kRegionsRevoked);
+    for (auto& s : streams_) {
+      if (s == nullptr || s->is_finished) continue;
+      const bool is_on_it = events[i].is_receive
+                                ? s->pool == events[i].pool
+                                : s->send_queue.IsFrom(events[i].lkey);
+      if (is_on_it) Abort(*s, TcpError::kRegionRevoked);
+    }
+  }
+  worked_ |= count > 0;
+}
+
 void Engine::RemoveRule(EngineStream& s) {
   if (!s.rule.has_value()) return;
   rules_.erase(static_cast<uint32_t>(*s.rule));

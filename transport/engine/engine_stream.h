@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "base/list.h"
 #include "base/ring.h"
@@ -44,9 +45,9 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   static constexpr size_t kMaxCompletions = 512;
 
   EngineStream(const Connection::Options& options, FragSink& sink,
-               size_t send_spans)
+               size_t send_spans, size_t max_pieces)
       : connection(options, sink),
-        send_queue(send_spans),
+        send_queue(send_spans, max_pieces),
         completions(kMaxCompletions) {}
 
   StreamId id{};  // {generation, index}
@@ -83,6 +84,8 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   std::optional<uint32_t> listener;  // Not accepted yet.
   bool is_open = true;               // A handle is held, or will be.
   bool was_connected = false;
+  bool send_is_closed = false;
+  std::string abort_reason;  // The application's words.
   bool is_finished = false;  // CLOSED, and nothing more to transmit.
   TcpError error = TcpError::kNone;
   UnreachableCause cause = UnreachableCause::kNone;

@@ -21,6 +21,7 @@ bool Engine::Poll() {
   worked_ |= burst_size_ > 0;
   DrainTokens();
   PollRules();
+  PollRegions();
   PollNeighbors();
   PollDeadlines();
   PollDirty();
@@ -223,7 +224,7 @@ void Engine::FinishSends(EngineStream& s) {
   }
 }
 
-Readiness Engine::ComputeReadiness(const EngineStream& s) const {
+Readiness Engine::ReadinessOf(const EngineStream& s) const {
   const Connection& c = s.connection;
   Readiness ready = 0;
   if (c.readable_bytes() > 0 || c.is_at_end() || s.is_finished) {
@@ -237,7 +238,7 @@ Readiness Engine::ComputeReadiness(const EngineStream& s) const {
 }
 
 void Engine::Publish(EngineStream& s) {
-  const Readiness ready = ComputeReadiness(s);
+  const Readiness ready = ReadinessOf(s);
   const bool more_to_read = s.readable_edge != s.published_edge;
   const bool is_new = (ready & ~s.readiness) != 0 || more_to_read;
   if (ready == s.readiness && !is_new) return;

@@ -6,6 +6,13 @@
 
 namespace devwire {
 
+bool SendQueue::IsFrom(uint32_t lkey) const {
+  for (size_t i = 0; i < spans_.size(); ++i) {
+    if (spans_[i].lkey == lkey) return true;
+  }
+  return false;
+}
+
 void SendQueue::Push(Span span) {
   CHECK(!spans_.full());
   span.start = end_;
@@ -61,7 +68,7 @@ uint32_t SendQueue::GatherableBytes(uint64_t offset, uint32_t want) const {
   if (want == 0) return 0;
   const size_t first = Find(offset);
   uint64_t bytes = spans_[first].start + spans_[first].length - offset;
-  for (size_t n = 1; n < kMaxTxPieces && bytes < want; ++n) {
+  for (size_t n = 1; n < max_pieces_ && bytes < want; ++n) {
     if (first + n == spans_.size()) break;
     bytes += spans_[first + n].length;
   }

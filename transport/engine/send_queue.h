@@ -38,7 +38,9 @@ class SendQueue final : public SendSource {
     bool ends_send = false;  // Device: the last span of one SendDevice().
   };
 
-  explicit SendQueue(size_t max_spans) : spans_(max_spans) {}
+  // `max_pieces`: of one frame, at most kMaxTxPieces.
+  explicit SendQueue(size_t max_spans, size_t max_pieces = kMaxTxPieces)
+      : spans_(max_spans), max_pieces_(max_pieces) {}
 
   size_t free_spans() const { return spans_.capacity() - spans_.size(); }
   bool empty() const { return spans_.empty(); }
@@ -49,6 +51,9 @@ class SendQueue final : public SendSource {
   }
   // Bytes queued and not done.
   uint64_t bytes() const { return end_ - start_; }
+
+  // Whether any of it lies in the memory of this key. O(spans); set-up path.
+  bool IsFrom(uint32_t lkey) const;
 
   // Appends; `start` is set here. There must be a free span.
   void Push(Span span);
@@ -62,7 +67,7 @@ class SendQueue final : public SendSource {
   // run out. The bytes must be queued and not done.
   uint32_t Gather(uint64_t offset, uint32_t length, std::span<TxPiece> pieces,
                   size_t* piece_count);
-  // SendSource: what kMaxTxPieces pieces can hold of [offset, offset + want).
+  // SendSource: what max_pieces can hold of [offset, offset + want).
   uint32_t GatherableBytes(uint64_t offset, uint32_t want) const override;
   // The work request that carries [offset, offset + length) has this ticket.
   void Posted(uint64_t offset, uint32_t length, uint64_t ticket);
@@ -77,6 +82,7 @@ class SendQueue final : public SendSource {
   size_t Find(uint64_t offset) const;
 
   Ring<Span> spans_;
+  const size_t max_pieces_;
   uint64_t start_ = 0;
   uint64_t end_ = 0;
   mutable size_t hint_ = 0;  // Where the last Gather() ended: a span's index.

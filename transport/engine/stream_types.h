@@ -10,6 +10,11 @@
 
 namespace devwire {
 
+// The pools that every stack has; bound memory follows.
+inline constexpr PoolId kHostPool{0};    // Whole frames of the control queue.
+inline constexpr PoolId kLinearPool{1};  // A few bytes each: short headers.
+inline constexpr PoolId kFirstDevicePool{2};
+
 // The next bytes of the stream.
 struct StreamFrag {
   // Where they lie: bytes from the start of the bound dmabuf. Only when `host`

@@ -1,0 +1,54 @@
+// How other threads have something done on the engine's thread: a bounded ring
+// of commands, many producers, one consumer. A command lives on its caller's
+// stack, and its caller waits for it.
+//
+// Source:   the ring is D. Vyukov's bounded queue: each cell carries a sequence
+//           number that says whose turn it is.
+// Cost:     no allocation. An uncontended command costs two locked
+//           instructions and one round trip to the engine's thread.
+// Limits:   kCells commands wait; a further caller yields until there is room.
+#ifndef SOCKETS_COMMAND_RING_H_
+#define SOCKETS_COMMAND_RING_H_
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/counter.h"
+
+namespace devwire {
+
+struct Command {
+  void (*run)(Command*) = nullptr;
+  void* argument = nullptr;
+  std::atomic<uint32_t> is_done{0};
+};
+
+class CommandRing {
+ public:
+  static constexpr size_t kCells = 256;
+  static_assert((kCells & (kCells - 1)) == 0);
+
+  CommandRing();
+
+  // Any thread but the consumer: queues the command and waits until it ran.
+  void Execute(Command* command);
+  // The consumer: runs up to `max`. Returns how many.
+  size_t RunSome(size_t max);
+
+ private:
+  struct Cell {
+    std::atomic<size_t> turn;
+    Command* command;
+  };
+  bool TryPush(Command* command);
+
+  std::array<Cell, kCells> cells_;
+  alignas(kCacheLine) std::atomic<size_t> tail_{0};
+  alignas(kCacheLine) size_t head_ = 0;
+};
+
+}  // namespace devwire
+
+#endif  // SOCKETS_COMMAND_RING_H_

@@ -1,0 +1,101 @@
+#include "sockets/poller.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "sockets/errno_map.h"
+#include "sockets/stack_core.h"
+
+namespace devwire {
+
+Poller::Poller(std::shared_ptr<StackCore> core, uint32_t id)
+    : core_(std::move(core)), id_(id) {}
+
+Poller::~Poller() {
+  if (core_->is_in_child()) {
+    AbandonInChild(std::move(core_));
+  } else if (core_->Usable().ok()) {
+    core_->Call([&] { core_->poll_set.DropPoller(id_); });
+  }
+}
+
+absl::Status Poller::Add(Stream& stream, Readiness interest, Trigger trigger,
+                         uint64_t user_data) {
+  if (absl::Status status = stream.Usable(); !status.ok()) return status;
+  bool added = false;
+  core_->Call([&] {
+    PollSet::Entry entry;
+    entry.poller = id_;
+    entry.interest = interest;
+    entry.is_edge = trigger == Trigger::kEdge;
+    entry.user_data = user_data;
+    entry.stream = stream.id_;
+    entry.ready = core_->engine->ReadinessOf(*core_->engine->Find(stream.id_));
+    added = core_->poll_set.AddStream(stream.id_, entry);
+  });
+  return added ? absl::OkStatus()
+               : ErrnoStatus(EEXIST, "the stream is in a poller already");
+}
+
+absl::Status Poller::Add(Listener& listener, Trigger trigger,
+                         uint64_t user_data) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  bool added = false;
+  core_->Call([&] {
+    PollSet::Entry entry;
+    entry.poller = id_;
+    entry.interest = kAcceptable;
+    entry.is_edge = trigger == Trigger::kEdge;
+    entry.user_data = user_data;
+    if (core_->engine->HasAcceptable(ListenerId{listener.id_})) {
+      entry.ready = kAcceptable;
+    }
+    added = core_->poll_set.AddListener(ListenerId{listener.id_}, entry);
+  });
+  return added ? absl::OkStatus()
+               : ErrnoStatus(EEXIST, "the listener is in a poller already");
+}
+
+absl::Status Poller::Remove(Stream& stream) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  bool removed = false;
+  core_->Call([&] { removed = core_->poll_set.RemoveStream(stream.id_, id_); });
+  return removed ? absl::OkStatus()
+                 : ErrnoStatus(ENOENT, "the stream is not in this poller");
+}
+
+absl::Status Poller::Remove(Listener& listener) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  bool removed = false;
+  core_->Call([&] {
+    removed = core_->poll_set.RemoveListener(ListenerId{listener.id_}, id_);
+  });
+  return removed ? absl::OkStatus()
+                 : ErrnoStatus(ENOENT, "the listener is not in this poller");
+}
+
+absl::StatusOr<size_t> Poller::Wait(std::span<Ready> ready, Duration timeout) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  const Instant deadline = core_->clock.Now() + timeout;
+  const bool polls = core_->options.mode == StackOptions::Mode::kCallerPolls;
+  const auto refresh = [&](const PollSet::Entry& entry) {
+    if (!entry.stream.has_value()) return entry.ready;
+    const EngineStream* s = core_->engine->Find(*entry.stream);
+    return s == nullptr ? Readiness{0} : core_->engine->ReadinessOf(*s);
+  };
+  while (true) {
+    if (polls) core_->Poll();
+    size_t count = 0;
+    PollSet::Bell* bell = nullptr;
+    core_->Call([&] {
+      count = core_->poll_set.Collect(id_, ready, refresh);
+      bell = core_->poll_set.bell(id_);
+    });
+    const Instant now = core_->clock.Now();
+    if (count > 0 || now >= deadline) return count;
+    if (!polls) bell->Sleep(std::min(deadline - now, Duration(10_ms)));
+  }
+}
+
+}  // namespace devwire

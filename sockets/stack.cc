@@ -1,0 +1,275 @@
+#include "sockets/stack.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <ctime>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "memreg/host_memory.h"
+#include "sockets/errno_map.h"
+#include "sockets/stack_core.h"
+
+namespace devwire {
+namespace {
+
+absl::Status OpenErrorStatus(OpenError error, const std::string& what,
+                             const Engine& engine) {
+  switch (error) {
+    case OpenError::kNone:
+      return absl::OkStatus();
+    case OpenError::kNoRoute:
+      return ErrnoStatus(
+          ENETUNREACH,
+          absl::StrFormat("no route to %s from %s/%u: set "
+                          "StackOptions::gateway or a wider prefix_bits",
+                          what, engine.options().route.address.ToString(),
+                          engine.options().route.prefix_bits));
+    case OpenError::kNeighborsFull:
+      return ErrnoStatus(ENOBUFS,
+                         "the neighbour table is full of neighbours "
+                         "in use: close streams");
+    case OpenError::kPortInUse:
+      return ErrnoStatus(EADDRINUSE,
+                         absl::StrFormat("port in use: %s; take another, or 0 "
+                                         "for a free one",
+                                         what));
+    case OpenError::kNoPort:
+      return ErrnoStatus(EADDRINUSE,
+                         absl::StrFormat("every local port to %s is in use: "
+                                         "lower first_local_port",
+                                         what));
+    case OpenError::kTooMany:
+      return ErrnoStatus(ENOBUFS,
+                         "too many open at once: raise "
+                         "StackOptions::max_connections");
+    case OpenError::kWrongFamily:
+      return ErrnoStatus(
+          EAFNOSUPPORT,
+          absl::StrFormat("%s is not of the family of the stack's address %s: "
+                          "open a stack of that family",
+                          what, engine.options().route.address.ToString()));
+    case OpenError::kIpv6Unsupported:
+      return ErrnoStatus(
+          EOPNOTSUPP,
+          "IPv6 into device memory: this NIC verifies no IPv6 checksums (no "
+          "mlx5 does); use IPv4, or a host stream");
+    case OpenError::kQueueRefused:
+      return engine.queue_error();
+  }
+  return ErrnoStatus(EIO, "unknown");
+}
+
+int64_t EpochOf(const Clock& clock) {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1'000'000'000LL + now.tv_nsec - clock.Now().nanoseconds();
+}
+
+}  // namespace
+
+Stack::Stack(std::shared_ptr<StackCore> core) : core_(std::move(core)) {}
+
+Stack::~Stack() {
+  if (core_->is_in_child()) {
+    AbandonInChild(std::move(core_));
+  } else {
+    core_->Close();
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Stack>> Stack::Open(
+    const StackOptions& options) {
+  absl::StatusOr<std::shared_ptr<StackCore>> core = StackCore::Open(options);
+  if (!core.ok()) return core.status();
+  return std::unique_ptr<Stack>(new Stack(*std::move(core)));
+}
+
+absl::StatusOr<PoolId> Stack::BindMemory(const DmaBuf& dmabuf,
+                                         const PoolOptions& options) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  // A memfd can be read through its descriptor: option bytes, never payload.
+  std::unique_ptr<DeviceMemory> adopted;
+  if (dmabuf.origin() == "memfd") {
+    absl::StatusOr<DmaBuf> copy = dmabuf.Duplicate();
+    if (!copy.ok()) return copy.status();
+    const int fd = dup(copy->fd());
+    auto memory = MemfdMemory::Adopt(fd);
+    if (memory.ok()) {
+      adopted = *std::move(memory);
+    } else if (fd >= 0) {
+      close(fd);
+    }
+  }
+  DeviceMemory* memory = adopted.get();
+  return core_->Bind(dmabuf, memory, std::move(adopted), options);
+}
+
+absl::StatusOr<PoolId> Stack::BindMemory(DeviceMemory& memory,
+                                         const PoolOptions& options) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  absl::StatusOr<DmaBuf> dmabuf = memory.Export();
+  if (!dmabuf.ok()) return dmabuf.status();
+  return core_->Bind(*dmabuf, &memory, nullptr, options);
+}
+
+absl::StatusOr<MemoryUse> Stack::Use(PoolId id) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  MemoryUse use;
+  const FragPool* pool = core_->control_pool.get();
+  if (id != kHostPool) {
+    absl::StatusOr<BoundMemory*> memory = core_->Bound(id);
+    if (!memory.ok()) return memory.status();
+    pool = (*memory)->pool.get();
+    if ((*memory)->is_send_only) return use;
+  }
+  core_->Call([&] {
+    use.slot_bytes = pool->slot_bytes();
+    use.slots = pool->slot_count();
+    use.owners = pool->owners();
+    use.slot_fills = core_->engine->slot_fills(id);
+    use.max_slot_reuse = core_->engine->max_slot_reuse(id);
+  });
+  return use;
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
+    const Endpoint& local, const ListenOptions& options) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  if (absl::Status status = core_->CheckReceivePool(options.memory);
+      !status.ok()) {
+    return status;
+  }
+  if (options.backlog < 1 || options.backlog > 4096) {
+    return ErrnoStatus(EINVAL, "backlog is outside 1 to 4096");
+  }
+  if (local.ip != core_->options.address) {
+    return ErrnoStatus(
+        EADDRNOTAVAIL,
+        absl::StrFormat("%s is not this stack's address, which is %s",
+                        local.ip.ToString(),
+                        core_->options.address.ToString()));
+  }
+  Engine::ListenResult result;
+  core_->Call([&] {
+    result = core_->engine->Listen(local.ip, local.port, options.memory,
+                                   options.backlog);
+  });
+  if (result.error != OpenError::kNone) {
+    return OpenErrorStatus(result.error, local.ToString(), *core_->engine);
+  }
+  return std::unique_ptr<Listener>(
+      new Listener(core_, static_cast<uint32_t>(result.id),
+                   Endpoint{local.ip, result.port}));
+}
+
+absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
+    const Endpoint& remote, const ConnectOptions& options) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  if (absl::Status status = core_->CheckReceivePool(options.memory);
+      !status.ok()) {
+    return status;
+  }
+  if (remote.port == Port{0} || remote.ip == core_->options.address) {
+    return ErrnoStatus(EADDRNOTAVAIL,
+                       absl::StrFormat("%s cannot be connected to: port 0, or "
+                                       "the stack's own address",
+                                       remote.ToString()));
+  }
+  Engine::ConnectResult result;
+  FourTuple tuple;
+  core_->Call([&] {
+    result = core_->engine->Connect(remote, options.local_port, options.memory);
+    if (EngineStream* s = core_->engine->Find(result.id)) tuple = s->tuple;
+  });
+  if (result.error != OpenError::kNone) {
+    return OpenErrorStatus(result.error, remote.ToString(), *core_->engine);
+  }
+  return std::unique_ptr<Stream>(
+      new Stream(core_, result.id, tuple, !options.memory.has_value()));
+}
+
+absl::StatusOr<std::unique_ptr<Stream>> Stack::Connect(
+    const Endpoint& remote, const ConnectOptions& options) {
+  absl::StatusOr<std::unique_ptr<Stream>> stream =
+      StartConnect(remote, options);
+  if (!stream.ok()) return stream;
+  const absl::Status status =
+      (*stream)->WaitConnected(options.timeout, options.cancel);
+  if (status.ok()) return stream;
+  (*stream)->Abort("connect given up");
+  return status;
+}
+
+absl::StatusOr<std::unique_ptr<Poller>> Stack::NewPoller() {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  uint32_t id = 0;
+  core_->Call([&] { id = core_->poll_set.NewPoller(); });
+  return std::unique_ptr<Poller>(new Poller(core_, id));
+}
+
+bool Stack::Poll() {
+  if (core_->options.mode != StackOptions::Mode::kCallerPolls) return false;
+  return core_->is_in_child() ? false : core_->Poll();
+}
+
+absl::StatusOr<StackCounters> Stack::Counters() {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  const EngineCounters& c = core_->engine->counters();
+  StackCounters out;
+  out.frames_in = c.frames_in.value();
+  out.frames_out = c.frames_out.value();
+  out.segments_in = c.segments_in.value();
+  out.segments_out = c.segments_out.value();
+  out.device_bytes = c.device_bytes.value();
+  out.linear_bytes = c.linear_bytes.value();
+  out.retransmitted_segments = c.retransmitted_segments.value();
+  for (int i = 0; i < DropCode::kCodes; ++i) {
+    const uint64_t value = c.drops[static_cast<size_t>(i)].value();
+    if (value != 0) out.drops.push_back({DropCode::Name(i), value});
+  }
+  for (int i = 0; i < static_cast<int>(EngineEvent::kCount); ++i) {
+    const auto event = static_cast<EngineEvent>(i);
+    if (c.value(event) != 0) {
+      out.events.push_back({EngineEventName(event), c.value(event)});
+    }
+  }
+  return out;
+}
+
+IpAddress Stack::address() const { return core_->options.address; }
+uint32_t Stack::mtu() const { return core_->options.mtu; }
+MacAddress Stack::mac() const {
+  return core_->options.mac.value_or(
+      core_->device == nullptr ? MacAddress{} : core_->device->mac());
+}
+
+absl::Status Stack::StartCapture(const std::string& path, uint64_t max_bytes) {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  if (core_->capture != nullptr) {
+    return ErrnoStatus(EEXIST, "a capture is being written: stop it first");
+  }
+  absl::StatusOr<std::unique_ptr<PcapngWriter>> writer =
+      PcapngWriter::Open({.path = path,
+                          .max_file_bytes = max_bytes,
+                          .interface_name = core_->device->name(),
+                          .epoch_of_clock_ns = EpochOf(core_->clock)});
+  if (!writer.ok()) return writer.status();
+  core_->capture = *std::move(writer);
+  core_->Call([&] { core_->engine->set_capture(core_->capture.get()); });
+  return absl::OkStatus();
+}
+
+absl::Status Stack::StopCapture() {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  if (core_->capture == nullptr) {
+    return ErrnoStatus(ENOENT, "no capture is being written");
+  }
+  core_->Call([&] { core_->engine->set_capture(nullptr); });
+  const absl::Status status = core_->capture->Close();
+  core_->capture.reset();
+  return status;
+}
+
+}  // namespace devwire

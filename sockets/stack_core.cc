@@ -1,0 +1,336 @@
+#include "sockets/stack_core.h"
+
+#include <pthread.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "base/check.h"
+#include "memreg/host_memory.h"
+#include "memreg/verbs_library.h"
+#include "sockets/errno_map.h"
+
+namespace devwire {
+namespace {
+
+// Linear pieces: a header is shorter than the split by 52 bytes at most.
+constexpr uint32_t kLinearSlotBytes = 128;
+constexpr uint32_t kLinearSlots = 4096;
+
+std::atomic<uint64_t> fork_generation{0};
+
+void CountForks() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pthread_atfork(nullptr, nullptr, [] { fork_generation.fetch_add(1); });
+  });
+}
+
+HashKey RandomKey() {
+  HashKey key;
+  CHECK_EQ(getrandom(&key, sizeof(key), 0), static_cast<ssize_t>(sizeof(key)));
+  return key;
+}
+
+uint32_t RoundUp(uint32_t value, uint32_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+// The payload of a full frame whose header is the shortest that is split off.
+uint32_t SmallestSlot(uint32_t mtu) { return mtu + 14 - 54; }
+
+absl::Status CheckOptions(const StackOptions& o) {
+  if (o.address == IpAddress() ||
+      o.prefix_bits > (o.address.is_v4() ? 32 : 128)) {
+    return ErrnoStatus(EINVAL,
+                       "StackOptions::address is not set, or prefix_bits is "
+                       "beyond it: give the stack an address of its own");
+  }
+  if (o.mtu < 576 || o.mtu > 9978) {
+    return ErrnoStatus(EINVAL,
+                       absl::StrFormat("mtu %u is outside 576 to 9978: use the "
+                                       "port's",
+                                       o.mtu));
+  }
+  if (o.max_connections == 0 || o.max_connections > 65535) {
+    return ErrnoStatus(EINVAL, "max_connections is outside 1 to 65535");
+  }
+  if (o.port_block_bits > 15 || o.first_local_port < 1024) {
+    return ErrnoStatus(EINVAL,
+                       "local ports begin at 1024 or above, in blocks of at "
+                       "most 2^15");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+StackCore::StackCore(const StackOptions& o)
+    : options(o),
+      poll_set(2 * o.max_connections),
+      fork_generation_(fork_generation.load()) {}
+
+absl::StatusOr<std::shared_ptr<StackCore>> StackCore::Open(
+    const StackOptions& options) {
+  CountForks();
+  if (absl::Status status = CheckOptions(options); !status.ok()) return status;
+  if (absl::Status status = LoadVerbsLibrary(options.verbs_library);
+      !status.ok()) {
+    return status;
+  }
+  std::shared_ptr<StackCore> core(new StackCore(options));
+  if (absl::Status status = core->SetUp(); !status.ok()) return status;
+  return core;
+}
+
+absl::Status StackCore::SetUp() {
+  absl::StatusOr<std::unique_ptr<VerbsDevice>> opened = VerbsDevice::Open(
+      {.name = options.device,
+       .local = options.device.empty() ? std::optional(options.address)
+                                       : std::nullopt,
+       .port = options.port});
+  if (!opened.ok()) return opened.status();
+  device = *std::move(opened);
+  if (absl::Status status = SetUpHostMemory(options.mtu); !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<std::unique_ptr<VerbsPacketIo>> packet_io =
+      VerbsPacketIo::Open(*device, *control_pool, *control_memory,
+                          {.mtu = options.mtu,
+                           .mac = options.mac,
+                           .control_ring_wrs = options.rx_ring_frames,
+                           .data_ring_wrs = options.rx_ring_frames,
+                           .send_ring_wrs = options.tx_ring_frames,
+                           .rx_checksum_ipv6 = options.nic_verifies_ipv6});
+  if (!packet_io.ok()) return packet_io.status();
+  io = *std::move(packet_io);
+
+  const EnginePool pools[] = {
+      {.pool = control_pool.get(),
+       .host_base = control_memory->data(),
+       .posted_slots =
+           std::min(options.rx_ring_frames, control_pool->slot_count() / 4)},
+      {.pool = linear_pool.get(), .host_base = linear_memory->data()}};
+  engine = std::make_unique<Engine>(
+      MakeEngineOptions(options.mtu), *io, clock, pools,
+      HostBuffer{send_memory->data(), send_memory->addr(), send_memory->bytes(),
+                 send_memory->lkey()});
+  pools_[0].store(control_pool.get(), std::memory_order_release);
+  pools_[1].store(linear_pool.get(), std::memory_order_release);
+  for (const StaticNeighbor& n : options.neighbors) {
+    if (!engine->AddStaticNeighbor(n.ip, n.mac)) {
+      return ErrnoStatus(ENOBUFS, "too many static neighbours: 255 at most");
+    }
+  }
+  engine->set_ready_sink(&poll_set);
+  if (options.mode == StackOptions::Mode::kBusyThread) {
+    thread_ = std::thread([this] { Run(); });
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StackCore::SetUpHostMemory(uint32_t mtu) {
+  const uint32_t slot_bytes =
+      RoundUp(VerbsPacketIo::ControlSlotBytes(*device, mtu), 64);
+  const uint32_t slots =
+      static_cast<uint32_t>(options.host_receive_bytes / slot_bytes);
+  if (slots < 64 || options.host_send_bytes < SendBuffers::kBufferBytes) {
+    return ErrnoStatus(
+        EINVAL, absl::StrFormat("host_receive_bytes must hold 64 frames of %u "
+                                "bytes, host_send_bytes %u bytes",
+                                slot_bytes, SendBuffers::kBufferBytes));
+  }
+  const auto make = [&](uint64_t bytes, std::optional<HostArena>* out) {
+    absl::StatusOr<HostArena> arena = HostArena::Create(device->pd(), bytes);
+    if (arena.ok()) out->emplace(*std::move(arena));
+    return arena.status();
+  };
+  absl::Status status = make(uint64_t{slots} * slot_bytes, &control_memory);
+  if (status.ok())
+    status = make(kLinearSlots * kLinearSlotBytes, &linear_memory);
+  if (status.ok()) status = make(options.host_send_bytes, &send_memory);
+  if (!status.ok()) return status;
+  control_pool = std::make_unique<FragPool>(FragPool::Options{
+      .id = kHostPool, .slot_count = slots, .slot_bytes = slot_bytes});
+  linear_pool = std::make_unique<FragPool>(
+      FragPool::Options{.id = kLinearPool,
+                        .slot_count = kLinearSlots,
+                        .slot_bytes = kLinearSlotBytes});
+  return absl::OkStatus();
+}
+
+EngineOptions StackCore::MakeEngineOptions(uint32_t mtu) const {
+  EngineOptions e;
+  e.route = {options.address, options.prefix_bits, options.gateway};
+  e.mtu = mtu;
+  e.max_connections = options.max_connections;
+  e.first_local_port = options.first_local_port;
+  e.port_block_bits = options.port_block_bits;
+  e.rule_wait = options.rule_wait;
+  e.secret = RandomKey();
+  e.tcp.use_timestamps = options.tcp.timestamps;
+  e.tcp.use_sack = options.tcp.sack;
+  e.tcp.nodelay = options.tcp.no_delay;
+  e.tcp.time_wait = options.tcp.time_wait;
+  e.tcp.user_timeout = options.tcp.user_timeout;
+  e.receive_budget_bytes = options.tcp.receive_budget_bytes;
+  e.send_budget_bytes = options.tcp.send_budget_bytes;
+  return e;
+}
+
+StackCore::~StackCore() { Close(); }
+
+void StackCore::Close() {
+  if (is_closed_.exchange(true)) return;
+  if (thread_.joinable()) {
+    stop_.store(true, std::memory_order_release);
+    thread_.join();
+  }
+  engine.reset();
+  capture.reset();
+  io.reset();
+  for (auto& memory : bound) memory->region.reset();
+  send_memory.reset();
+  linear_memory.reset();
+  control_memory.reset();
+  device.reset();
+}
+
+bool StackCore::is_in_child() const {
+  return fork_generation_ != fork_generation.load(std::memory_order_relaxed);
+}
+
+absl::Status StackCore::Usable() const {
+  if (is_in_child()) {
+    return ErrnoStatus(EOWNERDEAD,
+                       "this stack belongs to the parent process: open one "
+                       "in the child");
+  }
+  if (is_closed_.load(std::memory_order_acquire)) {
+    return ErrnoStatus(ESHUTDOWN, "the stack is closed: open another");
+  }
+  return absl::OkStatus();
+}
+
+void StackCore::Run() {
+  constexpr int kIdlePollsBeforeYield = 64;
+  int idle = 0;
+  while (!stop_.load(std::memory_order_acquire)) {
+    const size_t ran = commands_.RunSome(32);
+    const bool worked = engine->Poll();
+    idle = worked || ran > 0 ? 0 : idle + 1;
+    if (idle >= kIdlePollsBeforeYield) {
+      std::this_thread::yield();  // Nothing to do: others may run.
+      idle = 0;
+    }
+  }
+  // Those who asked just before get their answer.
+  while (commands_.RunSome(CommandRing::kCells) > 0) {
+  }
+}
+
+void StackCore::PollOrPause() {
+  if (options.mode == StackOptions::Mode::kCallerPolls) {
+    engine->Poll();
+  } else {
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+}
+
+absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
+                                       DeviceMemory* memory,
+                                       std::unique_ptr<DeviceMemory> adopted,
+                                       const PoolOptions& pool_options) {
+  const size_t index = static_cast<size_t>(kFirstDevicePool) + bound.size();
+  if (index >= kMaxPools) {
+    return ErrnoStatus(ENOBUFS, absl::StrFormat("%u regions are bound: one "
+                                                "stack takes no more",
+                                                bound.size()));
+  }
+  auto made = std::make_unique<BoundMemory>();
+  made->adopted = std::move(adopted);
+  absl::StatusOr<RegisteredRegion> region = RegisteredRegion::Register(
+      device->pd(), dmabuf,
+      {.relaxed_ordering = pool_options.relaxed_ordering});
+  if (!region.ok()) return region.status();
+  made->region.emplace(*std::move(region));
+
+  uint32_t slot_bytes = pool_options.slot_bytes;
+  if (slot_bytes == 0) {
+    slot_bytes = 9216;
+    for (uint32_t size : {8192u, 4096u, 2048u}) {
+      if (size >= SmallestSlot(options.mtu)) slot_bytes = size;
+    }
+  }
+  const uint64_t receive = std::min<uint64_t>(
+      pool_options.receive_bytes.value_or(dmabuf.bytes()), dmabuf.bytes());
+  made->is_send_only = receive == 0;
+  const uint32_t slots =
+      made->is_send_only ? 1 : static_cast<uint32_t>(receive / slot_bytes);
+  if (slots == 0) {
+    return ErrnoStatus(
+        EINVAL, absl::StrFormat("%u bytes hold no slot of %u: bind more memory",
+                                receive, slot_bytes));
+  }
+  const PoolId id{static_cast<uint16_t>(index)};
+  made->pool = std::make_unique<FragPool>(FragPool::Options{
+      .id = id, .slot_count = slots, .slot_bytes = slot_bytes});
+  absl::Status status;
+  Call([&] {
+    if (!made->is_send_only) status = io->AddPool(*made->pool, *made->region);
+    if (!status.ok()) return;
+    engine->AddPool(
+        {.pool = made->pool.get(),
+         .memory = memory,
+         .posted_slots = std::min(options.rx_ring_frames, slots / 4)});
+  });
+  if (!status.ok()) return status;
+  pools_[index].store(made->pool.get(), std::memory_order_release);
+  bound.push_back(std::move(made));
+  return id;
+}
+
+absl::StatusOr<BoundMemory*> StackCore::Bound(PoolId id) {
+  const size_t index =
+      static_cast<size_t>(id) - static_cast<size_t>(kFirstDevicePool);
+  if (index >= bound.size()) {
+    return ErrnoStatus(EFAULT,
+                       absl::StrFormat("memory %u is not bound to this stack: "
+                                       "give a BindMemory() result",
+                                       static_cast<unsigned>(id)));
+  }
+  return bound[index].get();
+}
+
+absl::Status StackCore::CheckReceivePool(const std::optional<PoolId>& id) {
+  if (!id.has_value()) return absl::OkStatus();
+  absl::StatusOr<BoundMemory*> memory = Bound(*id);
+  if (!memory.ok()) return memory.status();
+  if ((*memory)->is_send_only) {
+    return ErrnoStatus(EINVAL,
+                       "this memory was bound for sending only "
+                       "(receive_bytes 0): bind some to receive into");
+  }
+  return absl::OkStatus();
+}
+
+ReturnResult StackCore::ReturnToken(StreamId stream, FragToken token) {
+  const size_t index = static_cast<size_t>(FragPool::PoolOf(token));
+  FragPool* pool = index < kMaxPools
+                       ? pools_[index].load(std::memory_order_acquire)
+                       : nullptr;
+  return pool == nullptr ? ReturnResult::kUnknown : pool->Return(token, stream);
+}
+
+void AbandonInChild(std::shared_ptr<StackCore> core) {
+  static auto* abandoned = new std::vector<std::shared_ptr<StackCore>>;
+  abandoned->push_back(std::move(core));
+}
+
+}  // namespace devwire

@@ -1,0 +1,273 @@
+#include "sockets/stream.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "sockets/errno_map.h"
+#include "sockets/stack_core.h"
+
+namespace devwire {
+namespace {
+
+absl::Status FailureOf(const EngineStream& s, const Engine& engine) {
+  const std::string remote = s.tuple.remote.ToString();
+  if (s.error == TcpError::kUnreachable &&
+      s.cause == UnreachableCause::kNoNeighbor) {
+    return ErrnoStatus(
+        EHOSTUNREACH,
+        absl::StrFormat(
+            "%s: no ARP answer from %s; is it up, and on this link?", remote,
+            engine.neighbors().entry(s.neighbor).ip.ToString()));
+  }
+  if (s.error == TcpError::kRefused) {
+    return ErrnoStatus(ECONNREFUSED,
+                       absl::StrFormat("%s: connection refused; does anything "
+                                       "listen there?",
+                                       remote));
+  }
+  return ErrnoStatus(ErrnoOf(s.error),
+                     absl::StrFormat("%s: %s", remote, TcpErrorName(s.error)));
+}
+
+absl::Status Closed() { return ErrnoStatus(EBADF, "the stream is closed"); }
+
+}  // namespace
+
+Stream::Stream(std::shared_ptr<StackCore> core, StreamId id,
+               const FourTuple& tuple, bool is_host)
+    : core_(std::move(core)), id_(id), tuple_(tuple), is_host_(is_host) {}
+
+Stream::~Stream() {
+  if (core_->is_in_child()) {
+    AbandonInChild(std::move(core_));
+  } else {
+    Close();
+  }
+}
+
+absl::Status Stream::Usable() const {
+  return is_closed_ ? Closed() : core_->Usable();
+}
+
+absl::StatusOr<Received> Stream::ReceiveFrags(std::span<StreamFrag> out,
+                                              uint64_t max_bytes) {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  Received received;
+  absl::Status failure;
+  core_->Call([&] {
+    EngineStream& s = *core_->engine->Find(id_);
+    received = core_->engine->ReceiveFrags(s, out, max_bytes);
+    if (received.frags == 0 && !received.end_of_stream &&
+        s.error != TcpError::kNone) {
+      failure = FailureOf(s, *core_->engine);
+    }
+  });
+  if (!failure.ok()) return failure;
+  return received;
+}
+
+ReturnResult Stream::ReturnTokens(std::span<const FragToken> tokens,
+                                  size_t* bad) {
+  ReturnResult first = ReturnResult::kReturned;
+  if (core_->is_in_child()) return ReturnResult::kUnknown;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const ReturnResult result = core_->ReturnToken(id_, tokens[i]);
+    if (result != ReturnResult::kReturned && first == ReturnResult::kReturned) {
+      first = result;
+      if (bad != nullptr) *bad = i;
+    }
+  }
+  return first;
+}
+
+absl::StatusOr<Received> Stream::Read(std::span<std::byte> out) {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  if (!is_host_) {
+    return ErrnoStatus(EINVAL,
+                       "Read() copies, which a stream into device memory "
+                       "cannot: use ReceiveFrags()");
+  }
+  Received received;
+  absl::Status failure;
+  core_->Call([&] {
+    EngineStream& s = *core_->engine->Find(id_);
+    received = core_->engine->Read(s, out);
+    if (received.bytes == 0 && !received.end_of_stream &&
+        s.error != TcpError::kNone) {
+      failure = FailureOf(s, *core_->engine);
+    }
+  });
+  if (!failure.ok()) return failure;
+  return received;
+}
+
+absl::StatusOr<SendOutcome> Stream::SendDevice(
+    PoolId memory, std::span<const DeviceSpan> spans, uint64_t cookie) {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  absl::StatusOr<BoundMemory*> bound = core_->Bound(memory);
+  if (!bound.ok()) return bound.status();
+  const RegisteredRegion& region = *(*bound)->region;
+  if (spans.empty() || spans.size() > kMaxSpansPerSend) {
+    return ErrnoStatus(EINVAL, absl::StrFormat("1 to %u spans a send, not %u",
+                                               kMaxSpansPerSend, spans.size()));
+  }
+  for (const DeviceSpan& span : spans) {
+    if (span.length > 0 && span.offset <= region.bytes() &&
+        span.length <= region.bytes() - span.offset) {
+      continue;
+    }
+    return ErrnoStatus(
+        EFAULT, absl::StrFormat("span of %u bytes at %u is empty or outside "
+                                "the %u bytes bound: send registered memory",
+                                span.length, span.offset, region.bytes()));
+  }
+  SendOutcome outcome = SendOutcome::kWouldBlock;
+  absl::Status failure;
+  core_->Call([&] {
+    EngineStream& s = *core_->engine->Find(id_);
+    failure = core_->SendFailure(s);
+    if (failure.ok()) {
+      outcome = core_->engine->SendDevice(s, region.iova(), region.lkey(),
+                                          spans, cookie);
+    }
+  });
+  if (!failure.ok()) return failure;
+  return outcome;
+}
+
+absl::StatusOr<size_t> Stream::SendHost(std::span<const std::byte> bytes) {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  size_t taken = 0;
+  absl::Status failure;
+  core_->Call([&] {
+    EngineStream& s = *core_->engine->Find(id_);
+    failure = core_->SendFailure(s);
+    if (failure.ok()) taken = core_->engine->SendHost(s, bytes);
+  });
+  if (!failure.ok()) return failure;
+  return taken;
+}
+
+absl::StatusOr<size_t> Stream::PollSendCompletions(
+    std::span<SendCompletion> out) {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  size_t count = 0;
+  core_->Call([&] {
+    count = core_->engine->PollSendCompletions(*core_->engine->Find(id_), out);
+  });
+  return count;
+}
+
+absl::Status Stream::CloseSend() {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  absl::Status failure;
+  core_->Call([&] {
+    EngineStream& s = *core_->engine->Find(id_);
+    if (s.error != TcpError::kNone) {
+      failure = FailureOf(s, *core_->engine);
+    } else {
+      core_->engine->CloseSend(s);
+    }
+  });
+  return failure;
+}
+
+void Stream::Abort(std::string_view reason) {
+  if (!Usable().ok()) return;
+  core_->Call([&] {
+    EngineStream& s = *core_->engine->Find(id_);
+    if (!s.is_finished) core_->engine->Abort(s, TcpError::kAborted);
+    s.abort_reason.assign(reason);
+  });
+}
+
+void Stream::Close(CloseOptions options) {
+  if (!Usable().ok()) return;
+  core_->Call([&] {
+    core_->poll_set.RemoveStream(id_, std::nullopt);
+    core_->engine->Close(*core_->engine->Find(id_), options.keep_frags);
+  });
+  is_closed_ = true;
+}
+
+absl::Status Stream::ConnectStatus() {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  absl::Status answer;
+  core_->Call([&] {
+    const EngineStream& s = *core_->engine->Find(id_);
+    if (s.was_connected) return;
+    answer = s.error != TcpError::kNone
+                 ? FailureOf(s, *core_->engine)
+                 : ErrnoStatus(EINPROGRESS, "still connecting");
+  });
+  return answer;
+}
+
+absl::Status Stream::WaitConnected(Duration timeout, const CancelFlag* cancel) {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  const auto is_done = [&] {
+    const EngineStream& s = *core_->engine->Find(id_);
+    return s.was_connected || s.error != TcpError::kNone;
+  };
+  switch (core_->WaitUntil(is_done, timeout, cancel)) {
+    case StackCore::WaitResult::kReady:
+      return ConnectStatus();
+    case StackCore::WaitResult::kTimedOut:
+      return ErrnoStatus(
+          ETIMEDOUT,
+          absl::StrFormat("%s: no connection within %.3f s; is it "
+                          "up, and is the address right?",
+                          tuple_.remote.ToString(), timeout.seconds()));
+    case StackCore::WaitResult::kCancelled:
+      return ErrnoStatus(ECANCELED, "connect was cancelled");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StreamInfo> Stream::Info() {
+  if (absl::Status status = Usable(); !status.ok()) return status;
+  StreamInfo info;
+  core_->Call([&] { core_->FillInfo(*core_->engine->Find(id_), &info); });
+  return info;
+}
+
+Endpoint Stream::local() const { return tuple_.local; }
+Endpoint Stream::remote() const { return tuple_.remote; }
+
+void StackCore::FillInfo(const EngineStream& s, StreamInfo* info) {
+  const Connection::Stats stats = s.connection.stats();
+  info->state = StateName(s.connection.state());
+  info->rtt = stats.srtt;
+  info->rttvar = stats.rttvar;
+  info->rto = stats.rto;
+  info->snd_mss = stats.smss;
+  info->cwnd = stats.cwnd;
+  info->ssthresh = stats.ssthresh;
+  info->snd_wnd = stats.snd_wnd;
+  info->rcv_wnd = stats.rcv_wnd;
+  info->segments_in = stats.segments_in;
+  info->segments_out = stats.segments_out;
+  info->bytes_acked = stats.bytes_acked;
+  info->bytes_received = stats.bytes_received;
+  info->retransmitted_segments = stats.segments_retransmitted;
+  info->bytes_unacked =
+      s.connection.sent_offset() - s.connection.acked_offset();
+  info->bytes_unsent = stats.unsent_bytes;
+  info->bytes_readable = s.connection.readable_bytes();
+  info->device_bytes = s.device_bytes;
+  info->linear_bytes = s.linear_bytes;
+  info->steered = s.steering == Steering::kSteered;
+  info->steering = SteeringName(s.steering);
+}
+
+absl::Status StackCore::SendFailure(const EngineStream& s) {
+  if (s.error != TcpError::kNone) return FailureOf(s, *engine);
+  if (s.send_is_closed) {
+    return ErrnoStatus(EPIPE, "CloseSend() was called: nothing can follow it");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace devwire
