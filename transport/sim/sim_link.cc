@@ -1,0 +1,106 @@
+#include "transport/sim/sim_link.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace devwire {
+namespace {
+
+constexpr size_t kEthernetHeader = 14;
+// Preamble, FCS and gap: IEEE 802.3, 3.1.1 and 4.4.2.
+constexpr uint64_t kWireOverheadBytes = 8 + 4 + 12;
+
+Duration UpTo(Duration max, Prng& prng) {
+  if (max <= Duration()) return Duration();
+  return Duration::Nanoseconds(static_cast<int64_t>(
+      prng.Below(static_cast<uint64_t>(max.nanoseconds()) + 1)));
+}
+
+}  // namespace
+
+bool SimLink::IsBlackout(Instant now) const {
+  if (faults_.blackout_period <= Duration()) return false;
+  const int64_t period = faults_.blackout_period.nanoseconds();
+  const int64_t phase = now.nanoseconds() % period;
+  return phase >= period - faults_.blackout_length.nanoseconds();
+}
+
+bool SimLink::IsLost(Instant now) {
+  if (IsBlackout(now)) return true;
+  if (!in_burst_) in_burst_ = prng_.Chance(faults_.burst_loss);
+  if (in_burst_) {
+    in_burst_ = !prng_.Chance(faults_.burst_end);
+    return true;
+  }
+  return prng_.Chance(faults_.loss);
+}
+
+void SimLink::Send(SimFrame frame, Instant now) {
+  ++stats_.sent;
+  Instant departure = now;
+  if (faults_.bits_per_second > 0) {
+    while (!departures_.empty() && departures_.front() <= now) {
+      departures_.pop();
+    }
+    if (departures_.size() >= faults_.queue_limit_frames) {
+      ++stats_.queue_dropped;
+      return;
+    }
+    const uint64_t bits = (frame.size() + kWireOverheadBytes) * 8;
+    departure = std::max(now, wire_free_at_) +
+                Duration::Nanoseconds(static_cast<int64_t>(
+                    bits * 1'000'000'000 / faults_.bits_per_second));
+    wire_free_at_ = departure;
+    departures_.push(departure);
+  }
+  if (IsLost(now)) {
+    ++stats_.lost;
+    return;
+  }
+  if (frame.size() > kEthernetHeader && prng_.Chance(faults_.corrupt)) {
+    const uint64_t bit = prng_.Below((frame.size() - kEthernetHeader) * 8);
+    frame[kEthernetHeader + bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+    ++stats_.corrupted;
+  }
+  if (prng_.Chance(faults_.duplicate)) {
+    ++stats_.duplicated;
+    Deliver(frame, departure);
+  }
+  Deliver(std::move(frame), departure);
+}
+
+void SimLink::Deliver(SimFrame frame, Instant departure) {
+  Instant arrival = departure + faults_.delay + UpTo(faults_.jitter, prng_);
+  arrival = std::max(arrival, last_arrival_);
+  if (prng_.Chance(faults_.reorder)) {
+    arrival += UpTo(faults_.reorder_delay, prng_);
+    ++stats_.reordered;
+  } else {
+    last_arrival_ = arrival;
+  }
+  under_way_.push({arrival, next_number_++, std::move(frame)});
+}
+
+Instant SimLink::NextArrival() const {
+  return under_way_.empty() ? Instant::Never() : under_way_.top().arrival;
+}
+
+std::optional<SimFrame> SimLink::Receive(Instant now) {
+  if (NextArrival() > now) return std::nullopt;
+  SimFrame frame = std::move(const_cast<UnderWay&>(under_way_.top()).frame);
+  under_way_.pop();
+  ++stats_.delivered;
+  return frame;
+}
+
+std::string SimLink::StatsString() const {
+  return absl::StrCat("sent ", stats_.sent, " delivered ", stats_.delivered,
+                      " lost ", stats_.lost, " queue_dropped ",
+                      stats_.queue_dropped, " duplicated ", stats_.duplicated,
+                      " reordered ", stats_.reordered, " corrupted ",
+                      stats_.corrupted);
+}
+
+}  // namespace devwire
