@@ -59,11 +59,14 @@ uint16_t ReceiveWindow::Advertise(SeqNum rcv_nxt, bool is_syn) {
         std::min<uint64_t>(allowed, uint64_t{kMaxField} << shift) &
         ~uint64_t{unit - 1});
     wnd = std::max(wnd, rcv_wnd(rcv_nxt));
+    rounded_bytes_ = 0;
   }
-  uint32_t field = (wnd + unit - 1) >> shift;
+  uint32_t field = wnd >> shift;
+  const uint32_t rounding = (unit - (wnd & (unit - 1))) & (unit - 1);
   // The class comment says why rounding up must end.
-  if ((uint64_t{field} << shift) > allowed + limits_.byte_budget / 8) {
-    field = wnd >> shift;
+  if (rounded_bytes_ + rounding <= limits_.byte_budget / 8) {
+    rounded_bytes_ += rounding;
+    field = (wnd + rounding) >> shift;
   }
   field = std::min(field, kMaxField);
   edge_ = SeqMax(edge_, rcv_nxt + (field << shift));

@@ -85,8 +85,8 @@ class ReceiveWindow {
 
   // One slot took `bytes` of text. The measure follows: a moving average.
   void Measure(uint32_t bytes) {
-    bytes_per_slot_x8_ += bytes;
     bytes_per_slot_x8_ -= bytes_per_slot_x8_ >> 3;
+    bytes_per_slot_x8_ += bytes;
   }
   uint32_t bytes_per_slot() const { return bytes_per_slot_x8_ >> 3; }
 
@@ -102,6 +102,7 @@ class ReceiveWindow {
 
   ReceiveLimits limits_;
   uint64_t held_bytes_ = 0;
+  uint64_t rounded_bytes_ = 0;  // By rounding, since the edge last moved.
   uint32_t held_slots_ = 0;
   uint32_t bytes_per_slot_x8_;
   uint32_t slot_reserve_;

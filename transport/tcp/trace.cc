@@ -224,6 +224,17 @@ Trace& Trace::OutAt(Duration time, std::string_view segment) {
   return OutAll({segment});
 }
 
+Trace& Trace::ExpectOneWithin(Duration wait) {
+  const Instant end = now_ + wait;
+  std::vector<std::string> lines = PollAll();
+  while (lines.empty() && connection_->NextDeadline() <= end) {
+    now_ = connection_->NextDeadline();
+    lines = PollAll();
+  }
+  EXPECT_EQ(lines.size(), 1u) << log_;
+  return *this;
+}
+
 Trace& Trace::ExpectQuietUntil(Duration time) {
   while (connection_->NextDeadline() <= start_ + time) {
     now_ = std::max(now_, connection_->NextDeadline());

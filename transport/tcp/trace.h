@@ -92,6 +92,8 @@ class Trace {
   // The same, at the time of the next deadline(s) that makes something due,
   // which must be `time`.
   Trace& OutAt(Duration time, std::string_view segment);
+  // One segment, now or when a deadline within `wait` brings it.
+  Trace& ExpectOneWithin(Duration wait);
   // Nothing is sent up to and including `time`, whatever expires.
   Trace& ExpectQuietUntil(Duration time);
 

@@ -1,0 +1,451 @@
+// Receiving: order, duplicates, acknowledgments, SACK, the window and slots.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "transport/tcp/trace.h"
+
+namespace devwire {
+namespace {
+
+using ::testing::ElementsAre;
+
+MATCHER_P2(FragIs, slot, length, "") {
+  return arg.slot == SlotIndex{slot.index} &&
+         arg.length == static_cast<uint32_t>(length);
+}
+
+// The peer's opening segments are acknowledged one by one; skip those.
+// Leaves 16001 as the next sequence number.
+Trace PastQuickAcks(const Trace::Setup& setup = {}) {
+  Trace t = Trace::Established(setup);
+  for (int i = 0; i < 16; ++i) {
+    std::string from = std::to_string(1 + 1000 * i);
+    std::string to = std::to_string(1001 + 1000 * i);
+    t.In(".  " + from + ":" + to + "(1000) ack 1");
+    t.Out(".  1:1(0) ack " + to);
+  }
+  t.Recv();
+  t.Release().OutNothing();
+  t.ExpectEvents("readable");
+  return t;
+}
+
+TEST(AckTrace, OpeningSegmentsAtOnceThenEverySecond) {
+  Trace t = PastQuickAcks();
+  t.In(".  16001:17001(1000) ack 1").OutNothing();
+  t.In(".  17001:18001(1000) ack 1").Out(".  1:1(0) ack 18001");
+  t.At(10_ms).In(".  18001:19001(1000) ack 1").OutNothing();
+  t.OutAt(50_ms, ".  1:1(0) ack 19001");  // 40 ms later.
+  t.In(".  19001:19002(1) ack 1").OutNothing();
+  t.OutAt(90_ms, ".  1:1(0) ack 19002");
+}
+
+TEST(AckTrace, TextTakesTheAckAlong) {
+  Trace t = PastQuickAcks();
+  t.In("P. 16001:16101(100) ack 1").OutNothing();
+  t.Send(10).Out("P. 1:11(10) ack 16101");
+  t.ExpectQuietUntil(40_ms);
+}
+
+TEST(AckTrace, ABatchTakesOneAck) {
+  Trace t = PastQuickAcks();
+  t.In(".  16001:17001(1000) ack 1").In(".  17001:18001(1000) ack 1");
+  t.In(".  18001:19001(1000) ack 1").In(".  19001:20001(1000) ack 1");
+  t.Out(".  1:1(0) ack 20001").ExpectQuietUntil(1_s);
+}
+
+// A hole delays delivery, not storage: frags stay where the NIC put them.
+TEST(ReceiveTrace, OutOfOrderFragsAreReadInSequence) {
+  Trace t = Trace::Established({.mss = 1000, .sack = true});
+  t.At(0_us).In(".  1001:2001(1000) ack 1", Slot{7});
+  t.Out(".  1:1(0) ack 1 <sack 1001:2001>").ExpectReadable(0);
+  t.At(9_us).In(".  1:1001(1000) ack 1", Slot{3});
+  t.Out(".  1:1(0) ack 2001 <>").ExpectReadable(2000);
+  EXPECT_THAT(t.Recv(),
+              ElementsAre(FragIs(Slot{3}, 1000), FragIs(Slot{7}, 1000)));
+}
+
+TEST(ReceiveTrace, AShortReadSplitsAFrag) {
+  Trace t = Trace::Established();
+  t.In("P. 1:101(100) ack 1", Slot{3});
+  std::vector<Frag> first = t.Recv(30);
+  EXPECT_THAT(first, ElementsAre(Frag{SlotIndex{3}, 0, 30}));
+  t.ExpectReadable(70);
+  EXPECT_THAT(t.Recv(), ElementsAre(Frag{SlotIndex{3}, 30, 70}));
+  t.ExpectReadable(0);
+  EXPECT_EQ(t.connection().stats().held_slots, 1u);
+  t.Release(1);
+  EXPECT_EQ(t.connection().stats().held_slots, 1u);
+  t.Release();
+  EXPECT_EQ(t.connection().stats().held_slots, 0u);
+}
+
+// A header shorter than the split: a few bytes lie in a slot of their own.
+TEST(ReceiveTrace, LinearBytesComeFirst) {
+  Trace t = Trace::Established();
+  t.In("P. 1:101(100) ack 1", Slot{3}, 12);
+  std::vector<Frag> frags = t.Recv();
+  ASSERT_EQ(frags.size(), 2u);
+  EXPECT_EQ(frags[0].length, 12u);
+  EXPECT_THAT(frags[1], FragIs(Slot{3}, 88));
+  t.Release().ExpectNoSlotsInUse();
+}
+
+TEST(ReceiveTrace, LinearBytesOutOfOrderAndTrimmed) {
+  Trace t = Trace::Established({.sack = true});
+  t.In("P. 11:111(100) ack 1", Slot{3}, 12).Out(".  1:1(0) ack 1");
+  t.In("P. 1:21(20) ack 1", Slot{4}).Out(".  1:1(0) ack 111");
+  std::vector<Frag> frags = t.Recv();  // 20, then 2 of 12, then 88.
+  ASSERT_EQ(frags.size(), 3u);
+  EXPECT_THAT(frags[0], FragIs(Slot{4}, 20));
+  EXPECT_EQ(frags[1].length, 2u);
+  EXPECT_EQ(frags[1].offset, 10u);
+  EXPECT_THAT(frags[2], FragIs(Slot{3}, 88));
+}
+
+TEST(ReceiveTrace, DuplicateGivesItsSlotBackAndIsAcknowledged) {
+  Trace t = PastQuickAcks();
+  t.In(".  15001:16001(1000) ack 1").ExpectDrop(DropReason::kDuplicateText);
+  t.ExpectNoSlotsInUse().Out(".  1:1(0) ack 16001 <>");
+}
+
+TEST(ReceiveTrace, OverlapIsTrimmed) {
+  Trace t = PastQuickAcks();
+  t.In(".  15501:16501(1000) ack 1", Slot{5}).Out(".  1:1(0) ack 16501");
+  EXPECT_THAT(t.Recv(), ElementsAre(Frag{SlotIndex{5}, 500, 500}));
+}
+
+TEST(ReceiveTrace, TextRightOfTheWindowIsTrimmedOrDropped) {
+  Trace::Setup setup;
+  setup.options.receive.byte_budget = 5000;
+  Trace t = Trace::Established(setup);
+  t.In(".  4501:5501(1000) ack 1").Out(".  1:1(0) ack 1");
+  EXPECT_EQ(t.connection().stats().out_of_order_bytes, 500u);
+  t.In(".  5001:6001(1000) ack 1").ExpectDrop(DropReason::kOutsideWindow);
+  t.Out(".  1:1(0) ack 1");
+  EXPECT_EQ(t.ledger().slots_in_use(), 1u);
+}
+
+TEST(ReceiveTrace, SegmentWithoutAckIsDropped) {
+  Trace t = Trace::Established();
+  t.In("P 1:11(10)").ExpectDrop(DropReason::kWithoutAck).OutNothing();
+  t.ExpectNoSlotsInUse();
+}
+
+TEST(ReceiveTrace, UrgentTextIsReadInLine) {
+  Trace t = Trace::Established();
+  t.In("PU. 1:11(10) ack 1 win 1000 urg 5").Out(".  1:1(0) ack 11");
+  t.ExpectReadable(10);
+}
+
+// RFC 2018 section 4: the block of the latest arrival first.
+TEST(SackTrace, MostRecentFirst) {
+  Trace t = Trace::Established({.sack = true});
+  t.In(".  1001:2001(1000) ack 1").Out(".  1:1(0) ack 1 <sack 1001:2001>");
+  t.In(".  3001:4001(1000) ack 1")
+      .Out(".  1:1(0) ack 1 <sack 3001:4001 1001:2001>");
+  t.In(".  5001:6001(1000) ack 1")
+      .Out(".  1:1(0) ack 1 <sack 5001:6001 3001:4001 1001:2001>");
+  t.In(".  2001:3001(1000) ack 1")
+      .Out(".  1:1(0) ack 1 <sack 1001:4001 5001:6001>");
+  t.In(".  1:1001(1000) ack 1").Out(".  1:1(0) ack 4001 <sack 5001:6001>");
+  t.In(".  4001:5001(1000) ack 1").Out(".  1:1(0) ack 6001 <>");
+}
+
+TEST(SackTrace, ThreeBlocksBesideTimestamps) {
+  Trace t = Trace::Established({.timestamps = true, .sack = true});
+  for (int i = 1; i <= 5; ++i) {
+    std::string from = std::to_string(2000 * i + 1);
+    t.In(".  " + from + ":" + std::to_string(2000 * i + 1001) + "(1000) ack 1");
+    t.Out(".  1:1(0) ack 1");
+  }
+  EXPECT_EQ(t.last_out().options.sack_block_count, 3);
+}
+
+// Never on text: it would lengthen the header beyond the peer's split.
+TEST(SackTrace, NotOnSegmentsWithText) {
+  Trace t = Trace::Established({.sack = true});
+  t.In(".  1001:2001(1000) ack 1").Send(10);
+  t.Out("P. 1:11(10) ack 1 <>");
+}
+
+TEST(SackTrace, NotWithoutTheOption) {
+  Trace t = Trace::Established({.sack = false});
+  t.In(".  1001:2001(1000) ack 1").Out(".  1:1(0) ack 1 <>");
+}
+
+// RFC 2883 section 4.
+TEST(DsackTrace, DuplicateBelowTheAck) {
+  Trace t = PastQuickAcks({.sack = true});
+  t.In(".  15001:16001(1000) ack 1");
+  t.Out(".  1:1(0) ack 16001 <sack 15001:16001>");
+  t.In(".  16001:17001(1000) ack 1").In(".  17001:18001(1000) ack 1");
+  t.Out(".  1:1(0) ack 18001 <>");  // Reported once.
+}
+
+TEST(DsackTrace, DuplicateAboveTheAck) {
+  Trace t = Trace::Established({.sack = true});
+  t.In(".  1001:2001(1000) ack 1").Out(".  1:1(0) ack 1 <sack 1001:2001>");
+  t.In(".  1501:2501(1000) ack 1")
+      .Out(".  1:1(0) ack 1 <sack 1501:2001 1001:2501>");
+  t.In(".  1001:2001(1000) ack 1").ExpectDrop(DropReason::kDuplicateText);
+  t.Out(".  1:1(0) ack 1 <sack 1001:2001 1001:2501>");
+}
+
+TEST(DsackTrace, AHoleFilledWithTooMuch) {
+  Trace t = Trace::Established({.sack = true});
+  t.In(".  1001:2001(1000) ack 1").Out(".  1:1(0) ack 1 <sack 1001:2001>");
+  t.In(".  1:1501(1500) ack 1");
+  t.Out(".  1:1(0) ack 2001 <sack 1001:1501>").ExpectReadable(2000);
+}
+
+// -- timestamps, RFC 7323 ----------------------------------------------------
+
+TEST(PawsTrace, OlderTimestampIsDroppedAndAcknowledged) {
+  Trace t = Trace::Established({.timestamps = true});
+  t.In("P. 1:11(10) ack 1 <TS val 1100 ecr 1000>").Out(".  1:1(0) ack 11");
+  t.In("P. 11:21(10) ack 1 <TS val 1099 ecr 1000>");
+  t.ExpectDrop(DropReason::kPaws).Out(".  1:1(0) ack 11").ExpectReadable(10);
+  // A reset is not subject to it. RFC 7323 5.2.
+  t.In("R 11:11(0) <TS val 1 ecr 0>").Expect(State::kClosed);
+}
+
+TEST(PawsTrace, TheCircleWraps) {
+  Trace t = Trace::Established({.timestamps = true});
+  t.In("P. 1:11(10) ack 1 <TS val 2147484000 ecr 1000>");
+  t.Out(".  1:1(0) ack 11 <TS val 1000 ecr 2147484000>");
+  t.In("P. 11:21(10) ack 1 <TS val 4294967295 ecr 1000>");
+  t.Out(".  1:1(0) ack 21 <TS val 1000 ecr 4294967295>");
+  t.In("P. 21:31(10) ack 1 <TS val 3 ecr 1000>");
+  t.Out(".  1:1(0) ack 31 <TS val 1000 ecr 3>");
+}
+
+// RFC 7323 5.5: after 24 days TS.Recent proves nothing.
+TEST(PawsTrace, StaleTimestampDoesNotLockOut) {
+  Trace t = Trace::Established({.timestamps = true});
+  t.At(86'400_s * 25).In("P. 1:11(10) ack 1 <TS val 999 ecr 1000>");
+  t.Out(".  1:1(0) ack 11 <TS val 2160001000 ecr 999>");
+}
+
+// As Linux, against the SHOULD of RFC 7323 3.2.
+TEST(PawsTrace, SegmentsWithoutTheOptionAreTaken) {
+  Trace t = Trace::Established({.timestamps = true});
+  t.In("P. 1:11(10) ack 1 <>").Out(".  1:1(0) ack 11").ExpectReadable(10);
+}
+
+// RFC 7323 4.3: of a run of delayed segments the first one's is echoed.
+TEST(TimestampsTrace, EchoesTheOldestUnacknowledged) {
+  Trace t = PastQuickAcks({.timestamps = true});
+  t.In(".  16001:17001(1000) ack 1 <TS val 2000 ecr 1000>").OutNothing();
+  t.In(".  17001:18001(1000) ack 1 <TS val 2005 ecr 1000>");
+  t.Out(".  1:1(0) ack 18001 <TS val 1000 ecr 2000>");
+  // Out of order: not echoed, and not taken.
+  t.In(".  19001:20001(1000) ack 1 <TS val 2050 ecr 1000>");
+  t.Out(".  1:1(0) ack 18001 <TS val 1000 ecr 2000>");
+}
+
+// -- window and slots, docs/memory.md ----------------------------------------
+
+Trace::Setup Quota(uint32_t slots, uint64_t bytes = 1 << 20) {
+  Trace::Setup setup;
+  setup.sack = true;
+  setup.options.receive = {.byte_budget = bytes, .slot_quota = slots};
+  return setup;
+}
+
+// Text that is held closes the window; released, it opens in one step.
+TEST(WindowTrace, ClosesAtTheByteBudgetAndOpensAgain) {
+  Trace t = Trace::Established(Quota(100, 4000));
+  t.In(".  1:1001(1000) ack 1").Out(".  1:1(0) ack 1001 win 3000");
+  t.In(".  1001:2001(1000) ack 1").Out(".  1:1(0) ack 2001 win 2000");
+  t.In(".  2001:3001(1000) ack 1").Out(".  1:1(0) ack 3001 win 1000");
+  t.In(".  3001:4001(1000) ack 1").Out(".  1:1(0) ack 4001 win 0");
+  // A zero-window probe: its slot comes back, it is answered.
+  t.In(".  4001:4002(1) ack 1").ExpectDrop(DropReason::kOutsideWindow);
+  t.Out(".  1:1(0) ack 4001 win 0");
+  EXPECT_EQ(t.ledger().slots_in_use(), 4u);
+  t.Recv();
+  t.OutNothing();
+  t.Release(1).Out(".  1:1(0) ack 4001 win 1000");
+  t.Release(1).Out(".  1:1(0) ack 4001 win 2000");
+  t.Release(1).OutNothing();  // Not twice as much: with the next ACK.
+  t.Release(1).Out(".  1:1(0) ack 4001 win 4000");
+}
+
+// Silly window: less than a segment (and half the buffer) is not offered.
+TEST(WindowTrace, SmallReleasesDoNotMoveTheEdge) {
+  Trace t = Trace::Established(Quota(100, 4000));
+  for (int i = 0; i < 4; ++i) {
+    t.In(".  " + std::to_string(1 + 1000 * i) + ":" +
+         std::to_string(1001 + 1000 * i) + "(1000) ack 1");
+  }
+  t.Out(".  1:1(0) ack 4001 win 0");
+  t.Recv(500);
+  t.Release().OutNothing();
+  t.Recv(499);
+  t.Release().OutNothing();
+  t.Recv(1);
+  t.Release().Out(".  1:1(0) ack 4001 win 1000");
+}
+
+// The quota counts slots at the measured bytes per slot, which starts low and
+// follows the peer's segments.
+TEST(WindowTrace, TheMeasureFollowsThePeer) {
+  Trace t = Trace::Established(Quota(10));
+  EXPECT_EQ(t.connection().stats().rcv_wnd, 5360u);  // 10 * 536.
+  SeqNum edge = t.connection().tcb().rcv_nxt + 5360;
+  for (int i = 0; i < 16; ++i) {
+    t.In(".  " + std::to_string(1 + 1000 * i) + ":" +
+         std::to_string(1001 + 1000 * i) + "(1000) ack 1");
+    t.Recv();
+    t.Release().Out(".  1:1(0) ack " + std::to_string(1001 + 1000 * i));
+    SeqNum now = t.connection().tcb().rcv_nxt + t.connection().stats().rcv_wnd;
+    EXPECT_TRUE(SeqGe(now, edge));
+    edge = now;
+  }
+  EXPECT_GT(t.connection().stats().rcv_wnd, 8000u);
+}
+
+// One-byte segments against a full window: the promise proves wrong. Text in
+// the window is dropped unacknowledged; a reader that reads gets on.
+TEST(SlotTrace, OneByteSegmentsRunOutOfSlots) {
+  Trace t = Trace::Established(Quota(8));
+  int next = 1;
+  auto byte = [&] {
+    t.In("P. " + std::to_string(next) + ":" + std::to_string(next + 1) +
+         "(1) ack 1");
+  };
+  for (; next <= 8; ++next) {
+    byte();
+    t.Out(".  1:1(0) ack " + std::to_string(next + 1));
+  }
+  byte();
+  t.ExpectDrop(DropReason::kOutOfSlots).Out(".  1:1(0) ack 9");
+  EXPECT_EQ(t.connection().stats().dropped_for_slots_bytes, 1u);
+  EXPECT_EQ(t.ledger().slots_in_use(), 8u);
+  for (int round = 0; round < 100; ++round) {
+    t.Recv(1);
+    t.Release();
+    byte();
+    t.ExpectDrop(DropReason::kNone);
+    ++next;
+  }
+  EXPECT_EQ(t.connection().stats().bytes_received, 108u);
+}
+
+// Out-of-order frags are given up from the highest down; a reserve is kept for
+// the next in-order segment.
+TEST(SlotTrace, OutOfOrderYieldsToInOrder) {
+  Trace t = Trace::Established(Quota(4));
+  t.In(".  101:111(10) ack 1", Slot{1}).In(".  201:211(10) ack 1", Slot{2});
+  t.In(".  301:311(10) ack 1", Slot{3});
+  t.Out(".  1:1(0) ack 1 <sack 301:311 201:211 101:111>");
+  // The fourth slot is the reserve.
+  t.In(".  401:411(10) ack 1", Slot{4}).ExpectDrop(DropReason::kOutOfSlots);
+  t.Out(".  1:1(0) ack 1");
+  t.In(".  1:11(10) ack 1", Slot{5}).ExpectDrop(DropReason::kNone);
+  t.Out(".  1:1(0) ack 11 <sack 301:311 201:211 101:111>");
+  // No slot is left: the highest one goes.
+  t.In(".  11:21(10) ack 1", Slot{6}).ExpectDrop(DropReason::kNone);
+  t.Out(".  1:1(0) ack 21 <sack 201:211 101:111>");
+  // A lower one takes the place of a higher one.
+  t.Recv();
+  t.Release();
+  t.In(".  301:311(10) ack 1", Slot{7}).In(".  51:61(10) ack 1", Slot{8});
+  t.Out(".  1:1(0) ack 21 <sack 51:61 201:211 101:111>");
+  EXPECT_EQ(t.connection().stats().given_up_frags, 2u);
+}
+
+TEST(SlotTrace, AReaderThatNeverReturnsKeepsAZeroWindow) {
+  Trace t = Trace::Established(Quota(4));
+  for (int i = 0; i < 4; ++i) {
+    t.In(".  " + std::to_string(1 + 536 * i) + ":" +
+         std::to_string(537 + 536 * i) + "(536) ack 1");
+  }
+  t.Recv();
+  t.Out(".  1:1(0) ack 2145 win 0");
+  t.ExpectQuietUntil(100_s);
+  t.Release(2).Out(".  1:1(0) ack 2145 win 1072");
+}
+
+TEST(SlotTrace, QuotaChangesWithTheOtherStreams) {
+  Trace t = Trace::Established(Quota(10));
+  t.In(".  1:1001(1000) ack 1").Out(".  1:1(0) ack 1001");
+  const uint32_t wnd = t.connection().stats().rcv_wnd;
+  t.connection().SetReceiveLimits({.byte_budget = 1 << 20, .slot_quota = 2});
+  EXPECT_EQ(t.connection().stats().rcv_wnd, wnd);  // Never to the left.
+  t.In(".  1001:2001(1000) ack 1").Out(".  1:1(0) ack 2001");
+  t.In(".  2001:3001(1000) ack 1").ExpectDrop(DropReason::kOutOfSlots);
+  t.Out(".  1:1(0) ack 2001");
+  t.connection().SetReceiveLimits({.byte_budget = 1 << 20, .slot_quota = 100});
+  t.Out(".  1:1(0) ack 2001");  // The window more than doubled.
+  EXPECT_GT(t.connection().stats().rcv_wnd, 50'000u);
+}
+
+// The engine's pool is at its reserve: ACK and window count, text does not.
+TEST(SlotTrace, TextDroppedByTheEngine) {
+  Trace t = Trace::Established();
+  t.Send(100).Out("P. 1:101(100) ack 1");
+  t.InTextDropped("P. 1:11(10) ack 101 win 777");
+  t.ExpectDrop(DropReason::kPoolReserve).Out(".  101:101(0) ack 1");
+  EXPECT_EQ(t.connection().acked_offset(), 100u);
+  EXPECT_EQ(t.connection().stats().snd_wnd, 777u);
+  t.In("P. 1:11(10) ack 101").Out(".  101:101(0) ack 11");
+}
+
+TEST(SlotTrace, HolesBeyondTheTableAreRefused) {
+  Trace::Setup setup = Quota(512);
+  setup.mss = 100;
+  Trace t = Trace::Established(setup);
+  for (size_t i = 0; i < Reassembly::kMaxRanges; ++i) {
+    size_t at = 11 + 20 * i;
+    t.In(".  " + std::to_string(at) + ":" + std::to_string(at + 10) +
+         "(10) ack 1");
+    t.ExpectDrop(DropReason::kNone);
+  }
+  t.In(".  4001:4011(10) ack 1").ExpectDrop(DropReason::kTooManyHoles);
+}
+
+// A scaled window is rounded up, so that its edge does not seem to move left,
+// until rounding has given away an eighth of the budget.
+TEST(WindowTrace, ScaledEdgeStays) {
+  Trace::Setup setup = Quota(2000, 1 << 20);
+  setup.peer_scale = 7;
+  setup.options.max_slot_quota = 2000;
+  Trace t = Trace::Established(setup);
+  uint64_t edge = 0;
+  for (uint64_t i = 0; i < 1000; ++i) {
+    t.In("P. " + std::to_string(1 + 333 * i) + ":" +
+         std::to_string(334 + 333 * i) + "(333) ack 1");
+    t.ExpectOneWithin(40_ms);
+    uint64_t now = 333 * (i + 1) + (uint64_t{t.last_out().wnd} << 5);
+    ASSERT_GE(now, edge) << "segment " << i;
+    edge = now;
+  }
+  ASSERT_EQ(t.connection().stats().rcv_wind_shift, 5);
+  EXPECT_LT(edge, (1u << 20) + (1u << 17));
+}
+
+// -- sequence numbers around the circle ---------------------------------------
+
+TEST(WrapTrace, BothDirectionsPassTheEndOfTheCircle) {
+  for (uint32_t base :
+       {0x7fff'fffau, 0xffff'fffau, 0x7fff'f000u, 0xffff'f000u}) {
+    SCOPED_TRACE(base);
+    Trace t = Trace::Established({.mss = 1000,
+                                  .sack = true,
+                                  .iss = SeqNum(base),
+                                  .peer_iss = SeqNum(base)});
+    t.Send(3000).Out(".  1:1001(1000) ack 1", ".  1001:2001(1000) ack 1",
+                     "P. 2001:3001(1000) ack 1");
+    t.In(".  1001:2001(1000) ack 2001");
+    t.Out(".  3001:3001(0) ack 1 <sack 1001:2001>");
+    t.In(".  1:1001(1000) ack 3001").Out(".  3001:3001(0) ack 2001 <>");
+    t.In(".  501:1501(1000) ack 3001").ExpectDrop(DropReason::kDuplicateText);
+    t.Out(".  3001:3001(0) ack 2001 <sack 501:1501>");
+    EXPECT_EQ(t.connection().acked_offset(), 3000u);
+  }
+}
+
+}  // namespace
+}  // namespace devwire

@@ -1,0 +1,357 @@
+// Sending: segmentation, Nagle, windows, probes, retransmission, NewReno.
+#include <gtest/gtest.h>
+
+#include "transport/tcp/trace.h"
+
+namespace devwire {
+namespace {
+
+std::string Num(uint64_t n) { return std::to_string(n); }
+// One full segment of 1000 bytes: the i-th, from 0.
+std::string Full(uint64_t i) {
+  return ".  " + Num(1 + 1000 * i) + ":" + Num(1001 + 1000 * i) +
+         "(1000) ack 1";
+}
+std::string AckTo(uint64_t segments) {
+  return ".  1:1(0) ack " + Num(1 + 1000 * segments);
+}
+
+// Established, and the ten segments of the initial window sent.
+Trace TenInFlight(uint64_t queued = 100'000) {
+  Trace t = Trace::Established();
+  t.Send(queued);
+  t.Out(Full(0), Full(1), Full(2), Full(3), Full(4), Full(5), Full(6), Full(7),
+        Full(8), Full(9));
+  return t;
+}
+
+TEST(SendTrace, InitialWindowThenTwoForOne) {  // RFC 6928, RFC 5681 3.1.
+  Trace t = TenInFlight();
+  t.At(10_ms).In(AckTo(1)).Out(Full(10), Full(11));
+  t.In(AckTo(3)).Out(Full(12), Full(13), Full(14), Full(15));
+  EXPECT_EQ(t.connection().stats().cwnd, 13'000u);
+  EXPECT_EQ(t.connection().acked_offset(), 3000u);
+}
+
+TEST(SendTrace, PushOnTheLastOfTheQueue) {
+  Trace t = Trace::Established();
+  t.Send(2000).Out(".  1:1001(1000) ack 1", "P. 1001:2001(1000) ack 1");
+}
+
+TEST(SendTrace, SegmentationIsLeftToTheNic) {
+  Trace t = Trace::Established();
+  t.limits().max_tso_payload = 4500;
+  t.Send(9500);
+  t.Out(".  1:4001(4000) ack 1", ".  4001:8001(4000) ack 1",
+        "P. 8001:9501(1500) ack 1");
+  EXPECT_EQ(t.last_out().tso_mss, 1000);
+  EXPECT_EQ(t.last_out().stream_offset, 8000u);
+  // One of the NIC's segments was lost: only that one is sent again.
+  t.At(1_ms).In(AckTo(5)).OutNothing();
+  for (int i = 0; i < 3; ++i) t.In(AckTo(5));
+  t.Out(".  5001:6001(1000) ack 1");
+  EXPECT_EQ(t.last_out().tso_mss, 0);
+  EXPECT_TRUE(t.last_out().retransmission);
+  EXPECT_EQ(t.connection().stats().segments_out, 13u);
+}
+
+class PiecesOf : public SendSource {
+ public:
+  explicit PiecesOf(uint32_t bytes) : bytes_(bytes) {}
+  uint32_t GatherableBytes(uint64_t, uint32_t want) const override {
+    return std::min(want, bytes_);
+  }
+
+ private:
+  uint32_t bytes_;
+};
+
+TEST(SendTrace, NoMoreThanTheNicCanGather) {
+  Trace t = Trace::Established();
+  PiecesOf source(300);
+  t.limits().source = &source;
+  t.Send(700).Out(".  1:301(300) ack 1", ".  301:601(300) ack 1");
+  t.In(".  1:1(0) ack 601").Out("P. 601:701(100) ack 1");
+}
+
+// Nagle as Minshall has it: a small segment waits only for a small one.
+TEST(NagleTrace, ASmallSegmentWaitsForTheSmallOneBefore) {
+  Trace t = Trace::Established();
+  t.Send(100).Out("P. 1:101(100) ack 1");
+  t.Send(100).OutNothing();
+  t.Send(900).Out(".  101:1101(1000) ack 1");  // A full one does not wait.
+  t.Send(5).OutNothing();
+  t.In(".  1:1(0) ack 101").Out("P. 1101:1106(5) ack 1");
+}
+
+TEST(NagleTrace, NoDelaySendsAtOnce) {
+  Trace t = Trace::Established();
+  t.connection().SetNoDelay(true);
+  t.Send(1).Out("P. 1:2(1) ack 1").Send(1).Out("P. 2:3(1) ack 1");
+}
+
+TEST(NagleTrace, CloseFlushes) {
+  Trace t = Trace::Established();
+  t.Send(100).Out("P. 1:101(100) ack 1");
+  t.Send(100).OutNothing();
+  t.Close().Out("FP. 101:201(100) ack 1");
+}
+
+TEST(CorkTrace, HoldsAPartialSegmentForABoundedTime) {
+  Trace t = Trace::Established();
+  t.connection().SetCork(true);
+  t.Send(1100).Out(".  1:1001(1000) ack 1");
+  t.In(AckTo(1)).OutNothing();
+  t.OutAt(200_ms, "P. 1001:1101(100) ack 1");
+  t.In(".  1:1(0) ack 1101").Send(100).OutNothing();
+  t.connection().SetCork(false);
+  t.Out("P. 1101:1201(100) ack 1");
+}
+
+TEST(SendTrace, QueueLimitAndWritable) {
+  Trace::Setup setup;
+  setup.options.send_queue_limit_bytes = 4000;
+  Trace t = Trace::Established(setup);
+  EXPECT_EQ(t.connection().Send(5000), 4000u);
+  EXPECT_EQ(t.connection().Send(1), 0u);
+  t.Out(Full(0), Full(1), Full(2), Full(3));
+  t.In(AckTo(1)).ExpectEvents("acked writable");
+  EXPECT_EQ(t.connection().Send(5000), 1000u);
+}
+
+// -- the peer's window
+// ---------------------------------------------------------
+
+TEST(PeerWindowTrace, NothingBeyondIt) {
+  Trace t = Trace::Established({.peer_wnd = 2500});
+  t.Send(10'000).Out(Full(0), Full(1));  // 500 would be silly.
+  t.In(".  1:1(0) ack 1001 win 2500").Out(Full(2));
+}
+
+TEST(PeerWindowTrace, OldAcksDoNotShrinkIt) {  // SND.WL1 and WL2.
+  Trace t = Trace::Established();
+  t.Send(2000).Out(Full(0), Full(1));
+  t.In(".  1:1(0) ack 2001 win 5000");
+  t.In(".  1:1(0) ack 1001 win 100");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 5000u);
+}
+
+// A window smaller than a segment, of which half is on offer: (3) of the rule.
+TEST(PeerWindowTrace, TinyWindowsAreUsed) {
+  Trace t = Trace::Established({.peer_wnd = 600});
+  t.Send(1000).Out(".  1:601(600) ack 1");
+  t.In(".  1:1(0) ack 601 win 600").Out("P. 601:1001(400) ack 1");
+}
+
+TEST(PeerWindowTrace, ShrinkingIsTolerated) {  // RFC 9293 3.8.6.
+  Trace t = TenInFlight();
+  t.At(1_ms).In(".  1:1(0) ack 1001 win 100").OutNothing();
+  t.In(".  1:1(0) ack 10001 win 0").OutNothing();
+  t.In(".  1:1(0) ack 10001 win 1000").Out(Full(10));
+}
+
+// RFC 9293 3.8.6.1: first after the RTO, then exponentially.
+TEST(ProbeTrace, ZeroWindowIsProbedWithBackoff) {
+  Trace t = Trace::Established();
+  t.Send(1000).Out(Full(0));
+  t.In(".  1:1(0) ack 1001 win 0").Send(5000).OutNothing();
+  const Duration rto = t.connection().stats().rto;
+  Duration at = rto;
+  for (int i = 0; i < 5; ++i) {
+    t.OutAt(at, ".  1001:1002(1) ack 1");
+    t.In(".  1:1(0) ack 1001 win 0").OutNothing();
+    at += rto * (int64_t{2} << i);
+  }
+  EXPECT_EQ(t.connection().stats().window_probes, 5u);
+  t.In(".  1:1(0) ack 1001 win 10000");
+  t.Out(".  1001:2001(1000) ack 1", ".  2001:3001(1000) ack 1",
+        ".  3001:4001(1000) ack 1", ".  4001:5001(1000) ack 1",
+        "P. 5001:6001(1000) ack 1");
+}
+
+TEST(ProbeTrace, AcceptedProbeCounts) {
+  Trace t = Trace::Established();
+  t.Send(1000).Out(Full(0));
+  t.In(".  1:1(0) ack 1001 win 0").Send(10).OutNothing();
+  t.OutAt(t.connection().stats().rto, ".  1001:1002(1) ack 1");
+  t.In(".  1:1(0) ack 1002 win 100").Out("P. 1002:1011(9) ack 1");
+  EXPECT_EQ(t.connection().acked_offset(), 1001u);
+  t.In(".  1:1(0) ack 1011 win 100");
+  EXPECT_EQ(t.connection().acked_offset(), 1010u);
+}
+
+// As long as the peer answers, the connection stays. Silence ends it.
+TEST(ProbeTrace, OnlySilenceTimesOut) {
+  Trace::Setup setup;
+  setup.options.data_retries = 3;
+  Trace t = Trace::Established(setup);
+  t.Send(1000).Out(Full(0));
+  t.In(".  1:1(0) ack 1001 win 0").Send(10).OutNothing();
+  for (int i = 0; i < 10; ++i) {
+    t.OutAt(
+        t.connection().NextDeadline() - Instant::FromNanoseconds(1'000'000'000),
+        ".  1001:1002(1) ack 1");
+    t.In(".  1:1(0) ack 1001 win 0").OutNothing();
+  }
+  for (int i = 0; i < 3; ++i) {
+    t.OutAt(
+        t.connection().NextDeadline() - Instant::FromNanoseconds(1'000'000'000),
+        ".  1001:1002(1) ack 1");
+  }
+  t.ExpectQuietUntil(10'000_s).Expect(State::kClosed);
+  EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
+}
+
+// -- the retransmission timer, RFC 6298 ---------------------------------------
+
+TEST(TimeoutTrace, BacksOffAndGivesUp) {
+  Trace::Setup setup;
+  setup.options.data_retries = 3;
+  Trace t = Trace::Established(setup);
+  t.Send(1000).Out(Full(0));
+  const Duration rto = t.connection().stats().rto;
+  t.OutAt(rto, Full(0)).OutAt(3 * rto, Full(0)).OutAt(7 * rto, Full(0));
+  t.ExpectQuietUntil(15 * rto).Expect(State::kClosed);
+  t.ExpectEvents("error closed");
+  EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
+  EXPECT_EQ(t.connection().stats().timeouts, 4u);
+}
+
+TEST(TimeoutTrace, UserTimeoutEndsItSooner) {
+  Trace::Setup setup;
+  setup.options.user_timeout = 500_ms;
+  Trace t = Trace::Established(setup);
+  t.Send(1000).Out(Full(0));
+  t.OutAt(t.connection().stats().rto, Full(0));
+  t.ExpectQuietUntil(500_ms).Expect(State::kClosed);
+}
+
+// After a timeout all is sent again in slow start, as ACKs allow.
+TEST(TimeoutTrace, SlowStartFromOneSegment) {
+  Trace t = TenInFlight();
+  const Duration rto = t.connection().stats().rto;
+  t.OutAt(rto, Full(0));
+  EXPECT_EQ(t.connection().stats().cwnd, 1000u);
+  EXPECT_EQ(t.connection().stats().ssthresh, 5000u);
+  t.In(AckTo(1)).Out(Full(1), Full(2));
+  t.In(AckTo(3)).Out(Full(3), Full(4), Full(5), Full(6));
+  // The rest had arrived after all.
+  t.In(AckTo(10));
+  EXPECT_EQ(t.connection().acked_offset(), 10'000u);
+  EXPECT_EQ(t.connection().stats().segments_retransmitted, 7u);
+}
+
+// Karn: no sample from what was sent twice; the backoff stays until there is
+// one. RFC 6298 section 5.
+TEST(TimeoutTrace, KarnWithoutTimestamps) {
+  Trace t = Trace::Established();
+  t.Send(1000).Out(Full(0));
+  const Duration rto = t.connection().stats().rto;
+  t.OutAt(rto, Full(0));
+  t.In(AckTo(1));
+  EXPECT_EQ(t.connection().stats().rto, 2 * rto);
+  t.Send(1000).Out(Full(1));
+  t.In(AckTo(2));
+  EXPECT_LE(t.connection().stats().rto, rto);
+}
+
+TEST(TimeoutTrace, TimestampsTellWhichCopyWasAcknowledged) {
+  Trace t = Trace::Established({.timestamps = true});
+  t.Send(500).Out("P. 1:501(500) ack 1");
+  t.OutAt(t.connection().stats().rto, "P. 1:501(500) ack 1");
+  const uint32_t sent = t.last_out().options.timestamps->val;
+  t.At(230_ms).In(".  1:1(0) ack 501 <TS val 1200 ecr " + Num(sent) + ">");
+  EXPECT_EQ(t.connection().stats().backoffs, 0u);
+  EXPECT_GT(t.connection().stats().srtt, Duration());
+  EXPECT_LT(t.connection().stats().srtt, 10_ms);
+}
+
+// -- NewReno, RFC 5681 3.2 and RFC 6582
+// ----------------------------------------
+
+TEST(NewRenoTrace, ThirdDuplicateAckRetransmits) {
+  Trace t = TenInFlight();
+  t.At(10_ms).In(AckTo(0)).Out(Full(10));  // Limited transmit, RFC 3042.
+  t.In(AckTo(0)).Out(Full(11));
+  t.In(AckTo(0)).Out(Full(0));
+  EXPECT_EQ(t.connection().stats().ssthresh, 6000u);
+  // Six more duplicates: pipe shrinks below cwnd only with the last ones.
+  t.In(AckTo(0)).In(AckTo(0)).In(AckTo(0)).OutNothing();
+  t.In(AckTo(0)).Out(Full(12)).In(AckTo(0)).Out(Full(13));
+  // A full acknowledgment ends it.
+  t.In(AckTo(12));
+  EXPECT_EQ(t.connection().stats().cwnd, 3000u);  // Flight 2000 + SMSS.
+  t.Out(Full(14));
+}
+
+// Two holes: a partial acknowledgment brings the second, without new
+// duplicates.
+TEST(NewRenoTrace, PartialAckRepairsTheNextHole) {
+  Trace t = TenInFlight(10'000);
+  t.At(10_ms).In(AckTo(0)).In(AckTo(0)).OutNothing();
+  t.In(AckTo(0)).Out(Full(0));
+  t.In(AckTo(4)).Out(Full(4));
+  t.In(AckTo(10));
+  EXPECT_EQ(t.connection().stats().fast_recoveries, 1u);
+  EXPECT_EQ(t.connection().stats().segments_retransmitted, 2u);
+  EXPECT_EQ(t.connection().stats().timeouts, 0u);
+}
+
+TEST(NewRenoTrace, NoSecondRecoveryAfterATimeout) {
+  Trace t = TenInFlight(11'000);
+  t.OutAt(t.connection().stats().rto, Full(0));
+  t.In(AckTo(10)).Out("P. 10001:11001(1000) ack 1");
+  // Duplicates that our own repetition caused.
+  t.In(AckTo(10)).In(AckTo(10)).In(AckTo(10)).OutNothing();
+  EXPECT_EQ(t.connection().stats().fast_recoveries, 0u);
+}
+
+TEST(NewRenoTrace, WindowUpdatesAndTextAreNoDuplicates) {
+  Trace t = TenInFlight(10'000);
+  t.At(1_ms).In(".  1:1(0) ack 1 win 60000");
+  t.In(".  1:1(0) ack 1 win 60001").In(".  1:1(0) ack 1 win 60002");
+  t.In(".  1:1(0) ack 1 win 60003").In("P. 1:11(10) ack 1 win 60003");
+  EXPECT_EQ(t.connection().stats().duplicate_acks_in, 0u);
+}
+
+TEST(NewRenoTrace, LostRetransmissionWaitsForTheTimer) {
+  Trace t = TenInFlight(10'000);
+  t.At(10_ms).In(AckTo(0)).In(AckTo(0)).In(AckTo(0)).Out(Full(0));
+  t.OutAt(t.connection().stats().rto, Full(0));
+}
+
+// After an idle time of more than an RTO the window starts over. RFC 5681 4.1.
+TEST(NewRenoTrace, IdleRestart) {
+  Trace t = TenInFlight(10'000);
+  t.At(1_ms).In(AckTo(10));
+  EXPECT_GT(t.connection().stats().cwnd, 10'000u);
+  t.At(10_s).Send(1000).Out("P. 10001:11001(1000) ack 1");
+  EXPECT_EQ(t.connection().stats().cwnd, 10'000u);
+}
+
+// -- acknowledgments that are wrong
+// ---------------------------------------------
+
+TEST(AckFieldTrace, OfUnsentIsAnsweredAndDropped) {
+  Trace t = Trace::Established();
+  t.In("P. 1:11(10) ack 2").ExpectDrop(DropReason::kAckOfUnsent);
+  t.Out(".  1:1(0) ack 1").ExpectNoSlotsInUse();
+}
+
+TEST(AckFieldTrace, OldOnesAreIgnoredButTheirTextCounts) {
+  Trace t = TenInFlight(10'000);
+  t.In(AckTo(5)).In("P. 1:11(10) ack 1").Out(".  10001:10001(0) ack 11");
+  t.ExpectReadable(10);
+  EXPECT_EQ(t.connection().acked_offset(), 5000u);
+}
+
+// RFC 5961 5.2: older than SND.UNA - MAX.SND.WND.
+TEST(AckFieldTrace, TooOldIsChallenged) {
+  Trace t = Trace::Established({.peer_wnd = 1000, .iss = SeqNum(0)});
+  t.In("P. 1:11(10) ack 4000000000 win 1000");
+  t.ExpectDrop(DropReason::kAckTooOld).Out(".  1:1(0) ack 1");
+  t.ExpectNoSlotsInUse();
+}
+
+}  // namespace
+}  // namespace devwire
