@@ -285,7 +285,7 @@ bool DeviceCore::Progress(uint32_t receive_budget) {
   if (!late_writes_.empty()) RunLateWrites(/*all=*/false);
   // The application unmapped memory that it had posted.
   if (!host_.is_local() && !host_.Flush()) shared_->rx_errors.Add();
-  for (CompletionQueue* cq : cq_list_) cq->Publish();
+  PublishCompletions();
   RaisePortEvents();
   if (counter_file_.is_wanted()) counter_file_.OnProgress(clock_->Now());
   return moved;
@@ -295,7 +295,13 @@ void DeviceCore::Send(uint32_t qp_num) {
   QueuePair* qp = FindQp(qp_num);
   if (qp == nullptr || port_ == nullptr) return;
   Send(*qp);
+  PublishCompletions();
+}
+
+void DeviceCore::PublishCompletions() {
   for (CompletionQueue* cq : cq_list_) cq->Publish();
+  if (pushed_ == shared_->completions.load(std::memory_order_relaxed)) return;
+  shared_->completions.store(pushed_, std::memory_order_relaxed);
 }
 
 }  // namespace softnic

@@ -155,6 +155,7 @@ class DeviceCore final : public Receiver {
   void Flush(QueuePair& qp);
   void MoveToError(QueuePair& qp);
   void PushCqe(CompletionQueue* cq, const Cqe& entry);
+  void PublishCompletions();
 
   // Receiving.
   bool Prepare(const RxFrame& frame, Arrival* arrival);
@@ -199,6 +200,7 @@ class DeviceCore final : public Receiver {
   uint32_t next_cq_ = 1;
   uint32_t next_qp_ = 0;
   bool link_was_up_ = true;
+  uint32_t pushed_ = 0;    // completions, of all queues
   uint64_t received_ = 0;  // frames that the port has handed over
   devwire::Prng prng_;
   std::deque<LateWrite> late_writes_;

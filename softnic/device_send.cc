@@ -369,6 +369,7 @@ void DeviceCore::Flush(QueuePair& qp) {
 }
 
 void DeviceCore::PushCqe(CompletionQueue* cq, const Cqe& entry) {
+  ++pushed_;
   const bool had_overrun = cq->has_overrun();
   if (cq->Push(entry) || had_overrun) return;
   // InfiniBand specification 11.6.3.1: the queue is unusable from here on, and

@@ -2,6 +2,7 @@
 // mapped in the application.
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/prctl.h>
@@ -24,6 +25,9 @@ namespace {
 constexpr int kChildSocket = 3;
 // A device that does not answer for so long is given up.
 constexpr time_t kReplySeconds = 20;
+
+// Polls without any completion on the device before the poller gives way.
+constexpr uint32_t kVainPollsPerYield = 32;
 
 const uint64_t g_probe = kDeviceProbe;
 
@@ -131,7 +135,20 @@ class ProcessBackend final : public Backend {
     return AwaitReply();
   }
   void OnPost(uint32_t) override {}
-  void OnPoll(uint32_t) override {}
+  // The device works elsewhere; but perhaps on this core, once we let it. The
+  // caller polls in vain now and then in steady state too, so it takes many.
+  void OnPoll(uint32_t) override {
+    const uint32_t produced =
+        shared()->completions.load(std::memory_order_relaxed);
+    if (produced != seen_completions_.load(std::memory_order_relaxed)) {
+      seen_completions_.store(produced, std::memory_order_relaxed);
+      vain_polls_.store(0, std::memory_order_relaxed);
+      return;
+    }
+    const uint32_t polls = vain_polls_.load(std::memory_order_relaxed) + 1;
+    vain_polls_.store(polls, std::memory_order_relaxed);
+    if (polls % kVainPollsPerYield == 0) sched_yield();
+  }
   std::mutex* data_mutex() override { return nullptr; }
   Arena* arena() override { return arena_.get(); }
   DeviceShared* shared() override {
@@ -162,6 +179,8 @@ class ProcessBackend final : public Backend {
   const int socket_;
   const pid_t pid_;
   bool is_gone_ = false;
+  std::atomic<uint32_t> seen_completions_{0};
+  std::atomic<uint32_t> vain_polls_{0};
 };
 
 }  // namespace

@@ -103,6 +103,9 @@ struct EventRing {
 // One per device. Counters are named and explained in softnic.h.
 struct DeviceShared {
   std::atomic<uint32_t> link_up{0};
+  // Entries written to all completion queues: a poller that finds none of its
+  // own sees whether the device works at all.
+  alignas(kCacheLine) std::atomic<uint32_t> completions{0};
   alignas(kCacheLine) devwire::Counter rx_delivered;
   devwire::Counter rx_delivered_bytes, rx_no_rule, rx_no_receive, rx_not_ready,
       rx_too_long, rx_foreign_mac, rx_malformed, rx_link_down, rx_bad_checksum,

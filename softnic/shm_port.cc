@@ -227,6 +227,15 @@ const ShmPort::PeerRegion* ShmPort::FindPeerRegion(uint32_t number) {
 }
 
 bool ShmPort::IsTimeToLook() {
+  if (state_ == State::kUp) {
+    // A peer that consumes our frames is there: no need to ask.
+    const uint32_t head = out_->consumer.head.load(std::memory_order_relaxed);
+    if (head != idle_head_) {
+      idle_head_ = head;
+      idle_polls_ = 1;
+      return false;
+    }
+  }
   if (idle_polls_++ % kIdlePollsPerClock != 0) return false;
   return clock_->Now() >= next_look_;
 }

@@ -116,6 +116,7 @@ class ShmPort final : public Port {
   devwire::Instant next_look_;
   devwire::Instant handshake_until_;
   uint32_t idle_polls_ = 0;
+  uint32_t idle_head_ = 0;     // the other end had consumed so much then
   bool peer_is_gone_ = false;  // but frames of its may be left in the ring
 
   ShmCable* cable_ = nullptr;
