@@ -168,7 +168,9 @@ ibv_qp* Nic::TryQp(const QpOptions& o) {
     attr.comp_mask |= IBV_QP_INIT_ATTR_MAX_TSO_HEADER;
     attr.max_tso_header = o.max_tso_header;
   }
-  return ibv_create_qp_ex(context_, &attr);
+  // The inline function would refer to the exported ibv_create_qp, which this
+  // program is not linked with.
+  return verbs_get_ctx(context_)->create_qp_ex(context_, &attr);
 }
 
 ibv_qp* Nic::Qp(const QpOptions& options) {
