@@ -129,10 +129,28 @@ absl::Status StackCore::SetUp() {
     }
   }
   engine->set_ready_sink(&poll_set);
+  if (absl::Status status = AwaitHostRule(); !status.ok()) return status;
   if (options.mode == StackOptions::Mode::kBusyThread) {
     thread_ = std::thread([this] { Run(); });
   }
   return absl::OkStatus();
+}
+
+// Without it nothing is received, not even ARP.
+absl::Status StackCore::AwaitHostRule() {
+  constexpr Duration kPatience = 5_s;
+  const Instant deadline = clock.Now() + kPatience;
+  while (!engine->host_rule_error().has_value() && clock.Now() < deadline) {
+    engine->Poll();
+    std::this_thread::yield();
+  }
+  const int error = engine->host_rule_error().value_or(ETIMEDOUT);
+  if (error == 0) return absl::OkStatus();
+  return ErrnoStatus(
+      error, absl::StrFormat(
+                 "%s: the flow rule for our own address was not "
+                 "installed: %s; is CAP_NET_RAW there, and room for rules?",
+                 device->name(), VerbsErrorText(error)));
 }
 
 absl::Status StackCore::SetUpHostMemory(uint32_t mtu) {

@@ -131,6 +131,7 @@ class StackCore {
   explicit StackCore(const StackOptions& o);
   absl::Status SetUp();
   absl::Status SetUpHostMemory(uint32_t mtu);
+  absl::Status AwaitHostRule();
   EngineOptions MakeEngineOptions(uint32_t mtu) const;
   void Run();
 

@@ -88,6 +88,9 @@ class Engine final : private FragSink {
 
   // -- set-up ----------------------------------------------------------------
   void AddPool(const EnginePool& pool);  // Its id is the next one.
+  // Of the rule that brings in what is sent to our MAC address: 0 installed,
+  // else errno; empty until the NIC has answered.
+  std::optional<int> host_rule_error() const { return host_rule_error_; }
   bool AddStaticNeighbor(const IpAddress& ip, const MacAddress& mac);
   void set_ready_sink(ReadySink* sink) { ready_sink_ = sink; }
   // Headers of both directions go there; null: nowhere. Borrowed.
@@ -294,6 +297,8 @@ class Engine final : private FragSink {
   uint32_t stream_count_ = 0;
   std::vector<Listening> listeners_;
   absl::flat_hash_map<uint32_t, uint32_t> rules_;  // RuleId -> stream index.
+  RuleId host_rule_{};
+  std::optional<int> host_rule_error_;
 
   List<EngineStream, DirtyTag> dirty_;
   Ring<Echo> echoes_;

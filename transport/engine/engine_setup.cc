@@ -48,7 +48,7 @@ Engine::Engine(const EngineOptions& options, PacketIo& io, const Clock& clock,
     free_streams_.push_back(i);
   }
   rules_.reserve(2 * options.max_connections);
-  io_.AddRule(
+  host_rule_ = io_.AddRule(
       {.kind = FlowMatch::Kind::kOwnedHost,
        .tuple = {.local = {options.route.address, Port{0}}, .remote = {}}},
       kControlQueue);

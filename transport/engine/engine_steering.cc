@@ -73,6 +73,7 @@ void Engine::PollRules() {
 void Engine::OnRuleEvent(const RuleEvent& event) {
   counters_.Count(event.error == 0 ? EngineEvent::kRulesInstalled
                                    : EngineEvent::kRulesRefused);
+  if (event.rule == host_rule_) host_rule_error_ = event.error;
   const auto found = rules_.find(static_cast<uint32_t>(event.rule));
   if (found == rules_.end()) return;  // A listener's, a block's, or gone.
   EngineStream& s = *streams_[found->second];
