@@ -210,6 +210,12 @@ void Reassembly::GiveUpHighest() {
   DCHECK(!empty());
   const Piece& piece = at(size_ - 1);
   SackBlock& range = ranges_[range_count_ - 1];
+  // What is left of the range stays known by a point inside.
+  for (size_t i = 0; i < recent_count_; ++i) {
+    if (InClosedOpen(piece.seq, recent_[i], range.right)) {
+      recent_[i] = range.left;
+    }
+  }
   range.right = piece.seq;
   if (range.left == range.right) --range_count_;
   bytes_ -= piece.frag.length;
