@@ -152,6 +152,9 @@ class PacketIo {
   // Regions that were revoked since the last call; see RegionEvent. A send may
   // name several, of which one is to blame.
   virtual size_t PollRegions(std::span<RegionEvent> /*out*/) { return 0; }
+  // Not 0: an errno. The device is gone, or its control queue or send queue
+  // could not be remade: no stream of this PacketIo will move again.
+  virtual int fatal_error() const { return 0; }
 };
 
 }  // namespace devwire

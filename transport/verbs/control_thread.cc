@@ -355,6 +355,10 @@ void ControlThread::ReadAsyncEvents() {
       case IBV_EVENT_PATH_MIG_ERR:
         qp = event.element.qp;
         break;
+      case IBV_EVENT_DEVICE_FATAL:
+      case IBV_EVENT_CQ_ERR:
+        device_error_.store(EIO, std::memory_order_relaxed);
+        break;
       default:
         break;  // Counted. A port that goes down loses frames; TCP waits.
     }

@@ -109,6 +109,12 @@ class ControlThread {
     return TakeQueueAnswer(answer);
   }
 
+  // 0, or EIO: the device as a whole has failed (IBV_EVENT_DEVICE_FATAL), or a
+  // completion queue (IBV_EVENT_CQ_ERR).
+  int device_error() const {
+    return device_error_.load(std::memory_order_relaxed);
+  }
+
   const Counters& counters() const { return counters_; }
 
  private:
@@ -170,6 +176,7 @@ class ControlThread {
   std::atomic<size_t> rule_answers_waiting_{0};
   std::atomic<size_t> queue_answers_waiting_{0};
   std::atomic<bool> stop_{false};
+  std::atomic<int> device_error_{0};
   int wake_fd_ = -1;
 
   // Control thread (and the destructor, after joining it).

@@ -154,6 +154,10 @@ absl::StatusOr<UniqueContext> OpenByAddress(const DeviceList& list,
     *name = list.Name(i);
     return context;
   }
+  if (list.count() == 1) {
+    *name = list.Name(0);
+    return OpenNamed(list, *name);
+  }
   return absl::NotFoundError(absl::StrFormat(
       "no verbs device has the address %s; %s. Name one, or give the address "
       "to the interface of one",

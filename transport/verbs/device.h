@@ -28,7 +28,9 @@ class VerbsDevice {
  public:
   struct Options {
     std::string name;  // "mlx5_0"; empty: by address, or the only one there is.
-    std::optional<IpAddress> local;  // The device that has this address.
+    // The device that has this address, or whose interface has; failing that,
+    // the only one there is: an address that we own alone is in no table.
+    std::optional<IpAddress> local;
     uint8_t port = 1;
   };
 

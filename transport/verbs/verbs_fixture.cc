@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -78,6 +79,18 @@ bool Eventually(const std::function<bool()>& step) {
     if (clock.Now() > deadline) return false;
   }
   return true;
+}
+
+WithoutNetRaw::WithoutNetRaw() {
+  header_ = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  CHECK_EQ(syscall(SYS_capget, &header_, before_), 0);
+  __user_cap_data_struct fewer[2] = {before_[0], before_[1]};
+  fewer[0].effective &= ~(1u << CAP_NET_RAW);
+  CHECK_EQ(syscall(SYS_capset, &header_, fewer), 0);
+}
+
+WithoutNetRaw::~WithoutNetRaw() {
+  CHECK_EQ(syscall(SYS_capset, &header_, before_), 0);
 }
 
 TestHost::TestHost(const HostOptions& options) : options_(options) {

@@ -5,6 +5,8 @@
 #ifndef TRANSPORT_VERBS_VERBS_FIXTURE_H_
 #define TRANSPORT_VERBS_VERBS_FIXTURE_H_
 
+#include <linux/capability.h>
+
 #include <functional>
 #include <memory>
 #include <optional>
@@ -91,6 +93,17 @@ class TestHost {
   std::optional<RegisteredRegion> region_;
   std::unique_ptr<FragPool> pool_;
   std::unique_ptr<VerbsPacketIo> io_;
+};
+
+// Takes CAP_NET_RAW from this thread, and from those it starts, for a while.
+class WithoutNetRaw {
+ public:
+  WithoutNetRaw();
+  ~WithoutNetRaw();
+
+ private:
+  __user_cap_header_struct header_;
+  __user_cap_data_struct before_[2];
 };
 
 // Runs `step` until it answers true; false after ten seconds.

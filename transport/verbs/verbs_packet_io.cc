@@ -258,6 +258,7 @@ void VerbsPacketIo::OnQueueMade(const ControlThread::QueueAnswer& answer) {
     tx_state_ = is_made ? QueueState::kReady : QueueState::kDropped;
     if (is_made) tx_->Attach(answer.qp);
     (is_made ? counters_.queues_remade : counters_.queues_dropped).Add();
+    if (!is_made) fatal_error_ = answer.error;
     return;
   }
   ReceiveQueue& queue = *queues_[static_cast<size_t>(answer.queue)];
@@ -266,6 +267,7 @@ void VerbsPacketIo::OnQueueMade(const ControlThread::QueueAnswer& answer) {
   if (is_made) queue.ring->Attach(answer.qp);
   if (!is_made) {
     counters_.queues_dropped.Add();
+    if (answer.queue == kControlQueue) fatal_error_ = answer.error;
   } else if (!queue.is_new) {
     counters_.queues_remade.Add();
   }

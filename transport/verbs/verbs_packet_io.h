@@ -111,6 +111,9 @@ class VerbsPacketIo final : public PacketIo {
   void RemoveRule(RuleId rule) override;
   size_t PollRules(std::span<RuleEvent> out) override;
   size_t PollRegions(std::span<RegionEvent> out) override;
+  int fatal_error() const override {
+    return fatal_error_ != 0 ? fatal_error_ : control_->device_error();
+  }
 
   const Counters& counters() const { return counters_; }
   const ControlThread::Counters& control_counters() const {
@@ -186,6 +189,7 @@ class VerbsPacketIo final : public PacketIo {
   uint32_t tx_empty_polls_ = 0;
   std::vector<std::unique_ptr<ReceiveQueue>> queues_;  // By QueueId.
   bool any_queue_is_unwell_ = false;
+  int fatal_error_ = 0;
   Ring<RegionEvent> region_events_{kMaxRegionEvents};
   std::array<RegionEvent, kMaxRegionEvents> reported_;  // Each once.
   size_t reported_count_ = 0;

@@ -572,6 +572,59 @@ TEST_F(Trouble, RevokedSendRegionIsNamedOnce) {
   }));
 }
 
+// The device does not let a queue be made again: a data queue goes alone, the
+// send queue and the control queue take the stack with them.
+class NoRemaking : public Trouble {
+ protected:
+  void Connect() {
+    // The control threads of both hosts inherit it.
+    const WithoutNetRaw dropped;
+    Trouble::Connect(TwoDevices());
+  }
+  void FailNext(const std::string& device) {
+    ChangeSoftnic("dev=" + device + ",require_cap_net_raw=1,cqe_error_at=1");
+    a_->Send({.to = &*b_, .payload_bytes = 100});
+    a_->io().TxFlush();
+  }
+};
+
+TEST_F(NoRemaking, DataQueueGoesAlone) {
+  Connect();
+  const QueueId queue = DataQueue(*b_);
+  const RuleId rule = b_->Steer(*a_, kFrom, kTo, queue);
+  ASSERT_EQ(b_->AwaitRule(rule), 0);
+  ExpectTrafficRecovers();
+  FailNext("sn1");
+  RuleEvent events[1];
+  EXPECT_TRUE(PollB([&] { return b_->io().PollRules(events) == 1; }));
+  EXPECT_EQ(events[0].rule, rule);
+  EXPECT_EQ(events[0].error, ENODEV);
+  EXPECT_EQ(b_->io().counters().queues_dropped.value(), 1u);
+  EXPECT_EQ(b_->io().fatal_error(), 0);
+  EXPECT_EQ(b_->pool().owners().free, b_->pool().slot_count());
+  EXPECT_EQ(b_->AwaitRule(b_->Steer(*a_, kFrom, kTo, queue)), ENODEV);
+  // Nor are new rules allowed.
+  EXPECT_EQ(b_->AwaitRule(b_->Steer(*a_, kFrom, kTo, kControlQueue)), EPERM);
+}
+
+TEST_F(NoRemaking, ControlQueueIsFatal) {
+  Connect();
+  ASSERT_EQ(b_->AwaitRule(b_->io().AddRule(
+                {.kind = FlowMatch::Kind::kOwnedHost}, kControlQueue)),
+            0);
+  FailNext("sn1");
+  EXPECT_TRUE(PollB([&] { return b_->io().fatal_error() == EPERM; }));
+}
+
+TEST_F(NoRemaking, SendQueueIsFatal) {
+  Connect();
+  const auto before = a_->Send({.to = &*b_, .payload_bytes = 1});
+  FailNext("sn0");
+  EXPECT_TRUE(PollB([&] { return a_->io().fatal_error() == EPERM; }));
+  EXPECT_GT(a_->io().tx_completed(), *before);
+  EXPECT_EQ(a_->io().TxHeader(), nullptr);
+}
+
 // -- rules --------------------------------------------------------------------
 
 TEST_F(Trouble, RuleTableFull) {
