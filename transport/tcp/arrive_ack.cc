@@ -131,6 +131,7 @@ void Connection::OnNewAck(const Segment& seg, uint32_t acked,
       // acknowledges beyond the first segment had left the network before.
       duplicate_ack_bytes_ -=
           std::min(duplicate_ack_bytes_, acked - std::min(acked, smss_));
+      duplicate_ack_bytes_ = std::min(duplicate_ack_bytes_, flight_size());
       retransmit_queue_.MarkFirstLost();
       return;
     case Recovery::kLoss:

@@ -1,0 +1,150 @@
+// Two TCPs over a wire with faults: fixed seeds here, fresh ones with
+// --seeds N --first_seed S.
+#include "transport/sim/tcp_sim.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <vector>
+
+namespace devwire {
+namespace {
+
+struct NamedFaults {
+  const char* name;
+  LinkFaults faults;
+};
+
+std::vector<NamedFaults> Faults() {
+  return {
+      {"clean", {}},
+      {"loss 1%", {.loss = 0.01}},
+      {"loss 10%", {.loss = 0.1}},
+      {"bursts", {.burst_loss = 0.01, .burst_end = 0.3}},
+      {"duplicates", {.duplicate = 0.1}},
+      {"reordering", {.reorder = 0.1}},
+      {"corruption", {.corrupt = 0.05}},
+      {"jitter", {.delay = 20_ms, .jitter = 30_ms}},
+      {"slow wire, short queue",
+       {.delay = 5_ms, .bits_per_second = 10'000'000, .queue_limit_frames = 8}},
+      {"blackouts",
+       {.delay = 2_ms,
+        .bits_per_second = 20'000'000,
+        .queue_limit_frames = 50,
+        .blackout_period = 2_s,
+        .blackout_length = 400_ms}},
+      {"everything",
+       {.delay = 10_ms,
+        .jitter = 5_ms,
+        .loss = 0.03,
+        .burst_loss = 0.002,
+        .duplicate = 0.03,
+        .reorder = 0.05,
+        .reorder_delay = 20_ms,
+        .corrupt = 0.02,
+        .bits_per_second = 50'000'000,
+        .queue_limit_frames = 40}},
+  };
+}
+
+// Options and applications drawn from the seed.
+TcpSimSetup Draw(uint64_t seed, const LinkFaults& faults) {
+  Prng prng(seed);
+  TcpSimSetup s;
+  s.seed = seed;
+  s.faults = faults;
+  constexpr uint16_t kMss[] = {1460, 1448, 536, 1000, 100};
+  s.connection.mss = kMss[prng.Below(5)];
+  s.connection.use_timestamps = prng.Chance(0.7);
+  s.connection.use_window_scale = prng.Chance(0.7);
+  s.connection.use_sack = prng.Chance(0.7);
+  s.connection.nodelay = prng.Chance(0.5);
+  s.connection.receive.byte_budget = 4'000 + prng.Below(200'000);
+  s.connection.send_queue_limit_bytes = 1'000 + prng.Below(300'000);
+  s.slot_count = static_cast<uint32_t>(8 + prng.Below(120));
+  s.pool_reserve = prng.Chance(0.5) ? 2 : 0;
+  s.max_tso_payload = prng.Chance(0.5) ? 60'000 : 0;
+  const auto draw_app = [&prng](TcpHost::App* app) {
+    app->bytes_to_write = prng.Chance(0.2) ? 0 : prng.Below(200'000);
+    app->max_write = prng.Chance(0.2) ? 40 : 30'000;
+    app->write_gap = prng.Chance(0.3) ? 5_ms : Duration();
+    if (app->max_write == 40) app->bytes_to_write %= 5'000;
+    app->max_read = prng.Chance(0.3) ? 700 : 100'000;
+    app->read_gap = prng.Chance(0.3) ? 20_ms : Duration();
+    app->token_delay = prng.Chance(0.5) ? 30_ms : Duration();
+    app->closing = prng.Chance(0.5) ? TcpHost::Closing::kAfterWriting
+                                    : TcpHost::Closing::kAfterPeer;
+  };
+  draw_app(&s.client);
+  draw_app(&s.server);
+  // One of them has to begin.
+  if (s.client.closing == TcpHost::Closing::kAfterPeer) {
+    s.server.closing = TcpHost::Closing::kAfterWriting;
+  }
+  return s;
+}
+
+int SeedsPerFault() {
+  const char* seeds = std::getenv("SIM_SEEDS");
+  return seeds == nullptr ? 12 : std::atoi(seeds);
+}
+
+uint64_t FirstSeed() {
+  const char* seed = std::getenv("SIM_FIRST_SEED");
+  return seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10);
+}
+
+// Every byte arrives, whatever the wire does; both ends close in good order.
+TEST(TcpSimTest, EveryByteArrivesInOrder) {
+  uint64_t events = 0;
+  uint64_t retransmitted = 0;
+  for (const NamedFaults& f : Faults()) {
+    for (int i = 0; i < SeedsPerFault(); ++i) {
+      const TcpSimSetup setup = Draw(FirstSeed() + i, f.faults);
+      const TcpSimResult r = RunTcpSim(setup);
+      SCOPED_TRACE(std::string(f.name) + ", SIM_FIRST_SEED=" +
+                   std::to_string(setup.seed) + " SIM_SEEDS=1");
+      ASSERT_EQ(r.failure, "");
+      ASSERT_EQ(r.client_error, TcpError::kNone);
+      ASSERT_EQ(r.server_error, TcpError::kNone);
+      ASSERT_EQ(r.server_read, setup.client.bytes_to_write);
+      ASSERT_EQ(r.client_read, setup.server.bytes_to_write);
+      events += r.events;
+      retransmitted +=
+          r.client.segments_retransmitted + r.server.segments_retransmitted;
+    }
+  }
+  std::cout << events << " events, " << retransmitted
+            << " segments retransmitted\n";
+}
+
+// One side aborts at any moment: the other learns of it or had finished, what
+// was read is a prefix, and no slot is left behind.
+TEST(TcpSimTest, AbortAtAnyTime) {
+  int aborted = 0;
+  for (const NamedFaults& f : Faults()) {
+    for (int i = 0; i < SeedsPerFault(); ++i) {
+      TcpSimSetup setup = Draw(FirstSeed() + 1000 + i, f.faults);
+      Prng prng(setup.seed);
+      auto& app = prng.Chance(0.5) ? setup.client : setup.server;
+      app.abort_after =
+          Duration::Nanoseconds(static_cast<int64_t>(prng.Below(200'000'000)));
+      const TcpSimResult r = RunTcpSim(setup);
+      SCOPED_TRACE(std::string(f.name) + ", seed " +
+                   std::to_string(setup.seed));
+      ASSERT_EQ(r.failure, "");
+      ASSERT_LE(r.server_read, setup.client.bytes_to_write);
+      ASSERT_LE(r.client_read, setup.server.bytes_to_write);
+      if (r.client_error == TcpError::kAborted ||
+          r.server_error == TcpError::kAborted) {
+        ++aborted;
+      }
+    }
+  }
+  EXPECT_GT(aborted, SeedsPerFault());
+}
+
+}  // namespace
+}  // namespace devwire
