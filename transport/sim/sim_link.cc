@@ -29,7 +29,11 @@ bool SimLink::IsBlackout(Instant now) const {
 
 bool SimLink::IsLost(Instant now) {
   if (IsBlackout(now)) return true;
-  if (!in_burst_) in_burst_ = prng_.Chance(faults_.burst_loss);
+  if (in_burst_ && now - burst_began_ > faults_.burst_max) in_burst_ = false;
+  if (!in_burst_) {
+    in_burst_ = prng_.Chance(faults_.burst_loss);
+    burst_began_ = now;
+  }
   if (in_burst_) {
     in_burst_ = !prng_.Chance(faults_.burst_end);
     return true;

@@ -33,6 +33,7 @@ struct LinkFaults {
   // after each frame lost in it, with burst_end.
   double burst_loss = 0;
   double burst_end = 0.25;
+  Duration burst_max = 100_ms;  // It ends then in any case.
   double duplicate = 0;
   double reorder = 0;  // Held back by up to reorder_delay; later ones overtake.
   Duration reorder_delay = 3_ms;
@@ -92,6 +93,7 @@ class SimLink {
   LinkFaults faults_;
   Prng prng_;
   bool in_burst_ = false;
+  Instant burst_began_;
   Instant wire_free_at_;
   Instant last_arrival_;            // Of those in order.
   std::queue<Instant> departures_;  // Of frames in the sender's queue.

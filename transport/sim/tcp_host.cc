@@ -1,6 +1,7 @@
 #include "transport/sim/tcp_host.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -49,6 +50,16 @@ void TcpHost::Fail(const std::string& what) {
   if (failure_.empty()) {
     failure_ = absl::StrCat(options_.is_client ? "client: " : "server: ", what);
   }
+}
+
+void TcpHost::Trace(const char* what, const TcpHeader& header,
+                    uint32_t payload_bytes, Instant now) const {
+  if (!options_.is_traced) return;
+  std::fprintf(stderr, "%12.6f %s %s %s [%s]\n",
+               static_cast<double>(now.nanoseconds()) / 1e9,
+               options_.is_client ? "client" : "server", what,
+               FormatSegment(header, payload_bytes).c_str(),
+               connection_ ? StateName(connection_->state()) : "none");
 }
 
 void TcpHost::Start(Instant now) {
@@ -128,6 +139,7 @@ void TcpHost::OnFrame(const SimFrame& frame, Instant now) {
         std::span(frame).subspan(options_at, parsed.header_bytes - options_at),
         &parsed);
   }
+  Trace("<-", parsed.tcp, parsed.payload_bytes, now);
   Segment segment;
   static_cast<TcpHeader&>(segment) = parsed.tcp;
   segment.arrival = now;
@@ -181,6 +193,7 @@ void TcpHost::SendSegment(const TxSegment& segment, Instant now) {
 
 void TcpHost::SendFrame(const TcpHeader& header, uint64_t stream_offset,
                         uint32_t payload_bytes, Instant now) {
+  Trace("->", header, payload_bytes, now);
   SimFrame frame(192 + payload_bytes);
   const uint32_t header_bytes = headers_.Emit(
       header,
@@ -208,6 +221,12 @@ void TcpHost::OnTime(Instant now) {
   if (next_write_ <= now) Write(now);
   if (next_read_ <= now) Read(now);
   CloseIfDone(now);
+}
+
+void TcpHost::GiveUp(Instant now) {
+  has_started_ = true;  // A server that no SYN reached stops listening.
+  if (connection_) connection_->Abort(TcpError::kAborted);
+  Finish(now);
 }
 
 void TcpHost::Write(Instant now) {

@@ -59,6 +59,7 @@ class TcpHost final : private FragSink {
     uint64_t write_stream = 0;  // StreamBytes of what we write,
     uint64_t read_stream = 0;   // and of what the peer does.
     uint64_t seed = 1;
+    bool is_traced = false;  // Every frame sent and taken in, to stderr.
   };
 
   TcpHost(const Options& options, SimLink& out);
@@ -69,6 +70,8 @@ class TcpHost final : private FragSink {
   void OnFrame(const SimFrame& frame, Instant now);
   // Time passed: deadlines, and the application.
   void OnTime(Instant now);
+  // The application loses patience: aborts what is still open.
+  void GiveUp(Instant now);
   // Sends all that is due, then checks every invariant.
   void Finish(Instant now);
   // When OnTime() has something to do; Never() when nothing.
@@ -79,6 +82,7 @@ class TcpHost final : private FragSink {
   uint64_t bytes_read() const { return bytes_read_; }
   uint64_t bytes_written() const { return bytes_written_; }
   bool saw_peer_close() const { return saw_peer_close_; }
+  bool has_aborted() const { return error_ == TcpError::kAborted; }
   TcpError error() const { return error_; }
   uint64_t frames_in() const { return frames_in_; }
   // Empty while all is well; else what is wrong. The first mistake stays.
@@ -115,6 +119,8 @@ class TcpHost final : private FragSink {
   void ReturnTokens(Instant now);
   void CloseIfDone(Instant now);
   void Retire();
+  void Trace(const char* what, const TcpHeader& header, uint32_t payload_bytes,
+             Instant now) const;
   Duration UpTo(Duration max);
   void Fail(const std::string& what);
 

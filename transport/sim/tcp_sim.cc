@@ -43,6 +43,7 @@ TcpHost::Options HostOptions(const TcpSimSetup& setup, bool is_client) {
   o.write_stream = setup.seed * 4 + (is_client ? 0 : 1);
   o.read_stream = setup.seed * 4 + (is_client ? 1 : 0);
   o.seed = prng.Next64();
+  o.is_traced = setup.is_traced;
   return o;
 }
 
@@ -72,6 +73,15 @@ TcpSimResult RunTcpSim(const TcpSimSetup& setup) {
     if (client.is_done() && server.is_done() && quiet) break;
     const Instant next = std::min({client.NextEvent(), server.NextEvent(),
                                    up.NextArrival(), down.NextArrival()});
+    if (next == Instant::Never() && !result.survivor_waited &&
+        (client.has_aborted() || server.has_aborted())) {
+      // The reset was lost, or none was due, and the other end has nothing to
+      // send: without keepalives it waits until its application gives up.
+      result.survivor_waited = true;
+      client.GiveUp(now);
+      server.GiveUp(now);
+      continue;
+    }
     if (next == Instant::Never()) {
       failure = "deadlock: nothing is pending";
       break;

@@ -22,6 +22,7 @@ struct TcpSimSetup {
   uint32_t slot_bytes = 2048;
   uint32_t pool_reserve = 0;
   uint32_t max_tso_payload = 0;
+  bool is_traced = false;           // Segments to stderr.
   Duration give_up_after = 3600_s;  // Of virtual time.
 };
 
@@ -35,6 +36,8 @@ struct TcpSimResult {
   uint64_t server_read = 0;
   TcpError client_error = TcpError::kNone;
   TcpError server_error = TcpError::kNone;
+  // One side aborted, and the other never learned of it.
+  bool survivor_waited = false;
   uint64_t events = 0;
   Connection::Stats client;
   Connection::Stats server;

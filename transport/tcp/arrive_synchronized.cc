@@ -34,7 +34,10 @@ Verdict Connection::ArriveInSynchronized(const Segment& seg, Instant now) {
 
 // The table of RFC 9293 3.4, "segment acceptability". A segment at the edge of
 // a closed window passes: its text is dropped further down, its ACK counts
-// (3.10.7.4, the "special allowance").
+// (3.10.7.4, the "special allowance"). So does a bare ACK at the edge of an
+// open one, as in Linux's tcp_sequence(): when both sides have filled the
+// other's window and lost the text, every ACK bears such a number, and dropping
+// them all would be the end of the connection.
 bool Connection::IsAcceptable(const Segment& seg) const {
   const uint32_t wnd = window_.rcv_wnd(tcb_.rcv_nxt);
   const SeqLen len = seg.len();
@@ -42,7 +45,7 @@ bool Connection::IsAcceptable(const Segment& seg) const {
   if (wnd == 0) return false;
   const SeqNum end = tcb_.rcv_nxt + wnd;
   if (InClosedOpen(tcb_.rcv_nxt, seg.seq, end)) return true;
-  if (len == 0) return false;
+  if (len == 0) return seg.seq == end;
   return InClosedOpen(tcb_.rcv_nxt, seg.seq + (len - 1), end);
 }
 

@@ -118,10 +118,17 @@ void Connection::Abort(TcpError reason) {
             .seq = tcb_.snd_nxt, .ack = tcb_.rcv_nxt, .flags = kRst | kAck};
       }
       break;
-    case State::kListen:
-    case State::kSynSent:
     case State::kClosing:
     case State::kLastAck:
+      // Entered at CLOSE, before the text queued then was sent; without its
+      // FIN the peer waits. As Linux's tcp_disconnect does.
+      if (!fin_sent_) {
+        reset_owed_ = OwedReset{
+            .seq = tcb_.snd_nxt, .ack = tcb_.rcv_nxt, .flags = kRst | kAck};
+      }
+      break;
+    case State::kListen:
+    case State::kSynSent:
     case State::kTimeWait:
       break;
   }
