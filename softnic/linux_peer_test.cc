@@ -191,7 +191,7 @@ class LinuxPeer : public testing::TestWithParam<std::tuple<bool, const char*>> {
     ack_ = Load32(syn_ack.l4() + 4) + 1;
     SendTcp(0x10);
     pollfd wait = {listener, POLLIN, 0};
-    EXPECT_EQ(poll(&wait, 1, 2000), 1) << "Linux did not take our ACK";
+    EXPECT_EQ(poll(&wait, 1, 10'000), 1) << "Linux did not take our ACK";
     const int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK);
     close(listener);
     return fd;
@@ -245,7 +245,7 @@ TEST_P(LinuxPeer, DatagramsBothWays) {
     linux_port_ = Load16(got.l4());
     Send(Header(IPPROTO_UDP, static_cast<uint32_t>(bytes)), data);
     pollfd wait = {fd, POLLIN, 0};
-    ASSERT_EQ(poll(&wait, 1, 2000), 1) << "Linux dropped it";
+    ASSERT_EQ(poll(&wait, 1, 10'000), 1) << "Linux dropped it";
     Bytes back(2000);
     const ssize_t n = recv(fd, back.data(), back.size(), 0);
     ASSERT_EQ(n, static_cast<ssize_t>(bytes));

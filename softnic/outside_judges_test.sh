@@ -76,11 +76,12 @@ see_devices() {
 
 # -- perftest -----------------------------------------------------------------
 
-# perftest ROLE LIMIT CONFIG DEST_MAC OWN_MAC FLAGS...
+# perftest ROLE LIMIT CONFIG DEST_MAC OWN_MAC FLAGS...: in a subshell of its own,
+# which becomes timeout(1).
 perftest() {
   local role="$1" limit="$2" config="$3" dest="$4" own="$5"
   shift 5
-  SOFTNIC="$config" LD_PRELOAD="$library" timeout "$limit" \
+  exec env SOFTNIC="$config" LD_PRELOAD="$library" timeout "$limit" \
     raw_ethernet_bw "--$role" -F -E "$dest" -B "$own" -J 10.0.0.1 \
     -j 10.0.0.2 -K 5000 -k 6000 "$@" >"$dir/$role" 2>&1
 }
@@ -100,23 +101,25 @@ wait_for_server() {
 # iterations FILE: the result line's second column.
 iterations() { awk '$1 ~ /^[0-9]+$/ && NF >= 5 {print $2}' "$dir/$1" | tail -1; }
 
-# run_pair NAME LIMIT DEST_MAC EXTRA_CONFIG FLAGS...: sets server_rc, client_rc.
-run_pair() {
-  local name="$1" limit="$2" dest="$3" extra="$4"
-  shift 4
+# start_server NAME FLAGS...: sets server, its process.
+start_server() {
+  local name="$1"
+  shift
   rm -f "$dir"/*.counters
-  local port="port=shm:$dir/$name"
-  perftest server "$limit" \
-    "dev=sn0,$port,mac=$mac0,counters=$dir/server.counters" \
+  perftest server 100 \
+    "dev=sn0,port=shm:$dir/$name,mac=$mac0,counters=$dir/server.counters" \
     "$mac1" "$mac0" "$@" &
-  local server=$!
+  server=$!
   wait_for_server || true
-  perftest client "$limit" \
-    "dev=sn1,$port,mac=$mac1,counters=$dir/client.counters$extra" \
-    "$dest" "$mac1" "$@"
-  client_rc=$?
-  wait "$server"
-  server_rc=$?
+}
+
+# run_client NAME DEST_MAC EXTRA_CONFIG FLAGS...
+run_client() {
+  local name="$1" dest="$2" extra="$3"
+  shift 3
+  (perftest client 100 \
+    "dev=sn1,port=shm:$dir/$name,mac=$mac1,counters=$dir/client.counters$extra" \
+    "$dest" "$mac1" "$@")
 }
 
 # perftest leaves the TCP checksum field empty, so rx_bad_checksum counts too:
@@ -136,9 +139,13 @@ show() {
 }
 
 full_rate() {  # full_rate NAME FLAGS...
-  local name="$1" n=100000
+  local name="$1" n=100000 client_rc server_rc
   shift
-  run_pair "$name" 60 "$mac0" ",rate=2G" -n "$n" -s 1024 "$@"
+  start_server "$name" -n "$n" -s 1024 "$@"
+  run_client "$name" "$mac0" ",rate=2G" -n "$n" -s 1024 "$@"
+  client_rc=$?
+  wait "$server"
+  server_rc=$?
   check "raw_ethernet_bw $name: both ends succeed" \
     test "$server_rc $client_rc" = "0 0"
   check "raw_ethernet_bw $name: the server's iterations are the delivered" \
@@ -148,30 +155,45 @@ full_rate() {  # full_rate NAME FLAGS...
   check "raw_ethernet_bw $name: all $n were sent" \
     test "$(counter client.counters tx_frames)" = "$n"
   check "raw_ethernet_bw $name: nothing is dropped" test "$(dropped)" = 0
-  ((failed)) && show
+  if ((failed)); then show; fi
+}
+
+# Nobody listens to that address: the server waits until it is stopped.
+wrong_address() {
+  local tries
+  start_server foreign -n 1000 -s 1024
+  run_client foreign 02:00:00:00:00:0c "" -n 1000 -s 1024
+  for ((tries = 0; tries < 100; ++tries)); do
+    [[ "$(counter server.counters rx_foreign_mac)" = 1000 ]] && break
+    sleep 0.1
+  done
+  check "raw_ethernet_bw, wrong --dest_mac: all are dropped for the address" \
+    test "$(counter server.counters rx_foreign_mac)" = 1000
+  check "raw_ethernet_bw, wrong --dest_mac: nothing is delivered" \
+    test "$(counter server.counters rx_delivered)" = 0
+  check "raw_ethernet_bw, wrong --dest_mac: the server still waits" \
+    kill "$server"
+  wait "$server" 2>/dev/null
+}
+
+# refused NAME CONFIG WORDS FLAGS...
+refused() {
+  local name="$1" config="$2" words="$3" rc
+  shift 3
+  run_client refused "$mac0" ",$config" -n 100 -s 1024 "$@"
+  rc=$?
+  check "raw_ethernet_bw $name is refused" test "$rc" = 1
+  check "raw_ethernet_bw $name: and says at what" \
+    grep -qi "$words" "$dir/client"
 }
 
 judge_perftest() {
   full_rate udp
   full_rate tcp --tcp
-
-  # Nobody listens to that address.
-  run_pair foreign 4 02:00:00:00:00:0c "" -n 1000 -s 1024
-  check "raw_ethernet_bw, wrong --dest_mac: the server gets nothing" \
-    test "$server_rc $(counter server.counters rx_delivered)" = "124 0"
-  check "raw_ethernet_bw, wrong --dest_mac: dropped for the address" \
-    test "$(counter server.counters rx_foreign_mac)" = 1000
-
-  perftest client 10 "dev=sn1,port=shm:$dir/r,mac=$mac1,raw=0" "$mac0" "$mac1" \
-    -n 100 -s 1024
-  check "raw_ethernet_bw without raw packet queue pairs is refused" \
-    test $? = 1
-  check "and says at what" grep -qi 'QP' "$dir/client"
-  perftest client 10 \
-    "dev=sn1,port=shm:$dir/r,mac=$mac1,max_qp_wr=64" "$mac0" "$mac1" \
-    -n 100 -s 1024 -t 128
-  check "raw_ethernet_bw with a queue deeper than the device's is refused" \
-    test $? = 1
+  wrong_address
+  refused "without raw packet queue pairs" raw=0 "create QP"
+  refused "with a queue deeper than the device's" max_qp_wr=64 "create QP" \
+    -t 128
 }
 
 need ibv_devices ibv_devinfo && see_devices
