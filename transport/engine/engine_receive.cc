@@ -20,6 +20,13 @@ bool IsBadSource(const IpAddress& ip) {
 
 bool IsGroup(const MacAddress& mac) { return (mac[0] & 1) != 0; }
 
+// Negotiated, and behind the split. A SYN's need not be there: Linux's order
+// puts them across it, and a SYN-ACK that comes again is only acknowledged.
+bool LostTimestamps(const EngineStream& s, const ParsedFrame& parsed) {
+  return s.connection.tcb().snd_ts_ok && !parsed.tcp.options.timestamps &&
+         (parsed.tcp.flags & kSyn) == 0;
+}
+
 bool LiesInHeader(const RxFrame& frame, const ParsedFrame& parsed) {
   return parsed.header_bytes + parsed.payload_bytes <= frame.header_bytes;
 }
@@ -117,7 +124,7 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
   }
   EngineStream& s = *streams_[*index];
   if (parsed.options_cut_bytes > 0 && !FetchOptions(frame, parsed, s)) {
-    if (s.connection.tcb().snd_ts_ok && !parsed.tcp.options.timestamps) {
+    if (LostTimestamps(s, parsed)) {
       DropFrame(frame, EngineDrop::kTimestampsCut);
       if (++s.cut_headers >= kCutHeadersToMove) {
         MoveToControlQueue(s, Steering::kHeadersDiffer);
@@ -218,9 +225,7 @@ bool Engine::FetchOptions(const RxFrame& frame, ParsedFrame& parsed,
   DeviceMemory* memory = pools_[static_cast<size_t>(frame.pool)].memory;
   // Timestamps beyond the split are a header that does not belong on this
   // queue at all; they are not fetched, the stream moves (docs/wire.md).
-  const bool lost_timestamps =
-      s.connection.tcb().snd_ts_ok && !parsed.tcp.options.timestamps;
-  if (lost_timestamps) return false;
+  if (LostTimestamps(s, parsed)) return false;
   using Tail = TailBatch::State;
   auto& tails = tails_->tails;
   if (!tails_are_fresh_) {

@@ -10,6 +10,9 @@ namespace devwire {
 bool Engine::Poll() {
   now_ = clock_.Now();
   worked_ = false;
+  // Before RxBurst: a rule that is in leads to a queue whose making RxBurst
+  // hears of, and Replenish fills before the peer is let go on.
+  PollRules();
   burst_size_ = io_.RxBurst(burst_);
   tails_are_fresh_ = false;
   for (burst_at_ = 0; burst_at_ < burst_size_; ++burst_at_) {
@@ -20,13 +23,12 @@ bool Engine::Poll() {
   }
   worked_ |= burst_size_ > 0;
   DrainTokens();
-  PollRules();
   PollRegions();
   PollNeighbors();
   PollDeadlines();
+  io_.Replenish();
   PollDirty();
   RetireEchoes();
-  io_.Replenish();
   io_.TxFlush();
   return worked_;
 }
