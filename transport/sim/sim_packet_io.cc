@@ -411,6 +411,10 @@ size_t SimPacketIo::PollRules(std::span<RuleEvent> out) {
     rule.is_answered = true;
     out[count++] = {rule.id, rule.error};
   }
+  // A refused rule is gone with its answer.
+  std::erase_if(rules_, [](const Rule& rule) {
+    return rule.is_answered && rule.error != 0;
+  });
   return count;
 }
 

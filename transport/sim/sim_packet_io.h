@@ -74,6 +74,7 @@ class SimPacketIo final : public PacketIo {
   // When this NIC will do something of itself: an arrival, a completion, a
   // rule's answer. Never() when nothing is pending.
   Instant NextEvent() const;
+  uint64_t tx_posted() const { return tx_posted_; }
   const Stats& stats() const { return stats_; }
 
   // PacketIo.

@@ -1,0 +1,312 @@
+#include "transport/sim/engine_host.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "transport/sim/stream_bytes.h"
+
+namespace devwire {
+namespace {
+
+constexpr uint32_t kHostSlots = 256;
+constexpr uint32_t kLinearSlotBytes = 64;
+constexpr std::byte kPoison{0xdd};
+
+}  // namespace
+
+// The device pool's memory, for option bytes alone.
+class EngineHost::TailReader final : public DeviceMemory {
+ public:
+  TailReader(std::span<const std::byte> memory, bool can_read)
+      : memory_(memory), can_read_(can_read) {}
+  std::string_view name() const override { return "sim"; }
+  size_t bytes() const override { return memory_.size(); }
+  absl::StatusOr<DmaBuf> Export() const override {
+    return absl::UnimplementedError("sim memory has no descriptor");
+  }
+  absl::Status CopyIn(uint64_t, std::span<const std::byte>) override {
+    return absl::UnimplementedError("sim");
+  }
+  absl::Status CopyOut(uint64_t, std::span<std::byte>) const override {
+    return absl::UnimplementedError("sim");
+  }
+  void MakeVisible() override {}
+  bool needs_make_visible() const override { return false; }
+  bool ReadOptionTails(std::span<const OptionTail> tails) override {
+    if (!can_read_) return false;
+    for (const OptionTail& tail : tails) {
+      CHECK_LE(tail.length, kMaxOptionTailBytes);
+      CHECK_LE(tail.offset + tail.length, memory_.size());
+      std::memcpy(tail.out, memory_.data() + tail.offset, tail.length);
+    }
+    return true;
+  }
+
+ private:
+  const std::span<const std::byte> memory_;
+  const bool can_read_;
+};
+
+EngineHost::EngineHost(const Options& options, const Clock& clock, SimLink& out,
+                       SimLink& in)
+    : options_(options),
+      clock_(clock),
+      prng_(options.seed),
+      host_memory_(kHostSlots * 2048),
+      linear_memory_(size_t{options.device_slots} * kLinearSlotBytes),
+      device_memory_(size_t{options.device_slots} * options.device_slot_bytes),
+      send_memory_(kSendSlots * kSendSlotBytes, kPoison),
+      host_buffers_(16 * SendBuffers::kBufferBytes),
+      host_pool_(
+          {.id = kHostPool, .slot_count = kHostSlots, .slot_bytes = 2048}),
+      linear_pool_({.id = kLinearPool,
+                    .slot_count = options.device_slots,
+                    .slot_bytes = kLinearSlotBytes}),
+      device_pool_({.id = kFirstDevicePool,
+                    .slot_count = options.device_slots,
+                    .slot_bytes = options.device_slot_bytes}),
+      tails_(std::make_unique<TailReader>(device_memory_,
+                                          options.can_read_option_tails)),
+      io_(std::make_unique<SimPacketIo>(options.nic, clock, out, in)) {
+  for (uint32_t i = 0; i < kSendSlots; ++i) free_sends_.push_back(i);
+  io_->AddPool(host_pool_, host_memory_, /*is_control=*/true);
+  io_->AddPool(device_pool_, device_memory_, /*is_control=*/false);
+  io_->RegisterSendMemory(kSendIova, kSendKey, send_memory_);
+  io_->RegisterSendMemory(kHostIova, kHostKey, host_buffers_);
+  EngineOptions e;
+  e.route.address = options.ip;
+  e.mtu = options.nic.limits.mtu;
+  e.secret = {options.seed, ~options.seed};
+  e.tcp = options.tcp;
+  const EnginePool pools[] = {
+      {.pool = &host_pool_,
+       .host_base = host_memory_.data(),
+       .posted_slots = options.nic.rx_ring_slots},
+      {.pool = &linear_pool_, .host_base = linear_memory_.data()}};
+  engine_ =
+      std::make_unique<Engine>(e, *io_, clock, pools,
+                               HostBuffer{host_buffers_.data(), kHostIova,
+                                          host_buffers_.size(), kHostKey});
+  engine_->AddPool({.pool = &device_pool_,
+                    .memory = tails_.get(),
+                    .posted_slots = 2 * options.nic.rx_ring_slots});
+}
+
+EngineHost::~EngineHost() {
+  while (!tokens_.empty()) {
+    (void)engine_->ReturnToken(tokens_.top().stream, tokens_.top().token);
+    tokens_.pop();
+  }
+  engine_.reset();
+  io_.reset();
+}
+
+void EngineHost::Fail(const std::string& what) {
+  if (failure_.empty()) {
+    failure_ = absl::StrCat(options_.ip.ToString(), ": ", what);
+  }
+}
+
+void EngineHost::Listen(Port port) {
+  const auto result = engine_->Listen(options_.ip, port, kFirstDevicePool, 64);
+  CHECK(result.error == OpenError::kNone);
+  listener_ = result.id;
+}
+
+void EngineHost::Connect(const Endpoint& remote) {
+  const auto result = engine_->Connect(remote, std::nullopt, kFirstDevicePool);
+  CHECK(result.error == OpenError::kNone) << static_cast<int>(result.error);
+  Adopt(result.id);
+}
+
+// Both ends name a stream by the client's port; client and server differ.
+void EngineHost::Adopt(StreamId id) {
+  const FourTuple& tuple = engine_->Find(id)->tuple;
+  const bool is_client = !listener_.has_value();
+  const auto name =
+      static_cast<uint64_t>(is_client ? tuple.local.port : tuple.remote.port);
+  AppStream app;
+  app.write_stream = name * 2 + (is_client ? 0 : 1);
+  app.read_stream = name * 2 + (is_client ? 1 : 0);
+  streams_[id] = app;
+}
+
+bool EngineHost::Turn() {
+  const SimPacketIo::Stats& n = io_->stats();
+  const auto progress = [&] {
+    return n.rx_frames + n.tx_frames + io_->tx_posted() + io_->tx_completed();
+  };
+  const uint64_t before = progress();
+  // Its own answer is not asked: a stream that waits for the NIC to finish with
+  // its memory has a turn in every poll.
+  engine_->Poll();
+  bool worked = progress() != before;
+  if (listener_) {
+    while (const auto id = engine_->Accept(*listener_)) {
+      Adopt(*id);
+      worked = true;
+    }
+  }
+  worked |= ReturnTokens();
+  for (auto it = streams_.begin(); it != streams_.end();) {
+    const auto current = it++;
+    worked |= RunStream(current->first, &current->second);
+  }
+  host_pool_.CheckInvariants();
+  linear_pool_.CheckInvariants();
+  device_pool_.CheckInvariants();
+  return worked;
+}
+
+bool EngineHost::RunStream(StreamId id, AppStream* app) {
+  EngineStream* s = engine_->Find(id);
+  if (s == nullptr) {
+    Fail("a stream went away before its handle was closed");
+    streams_.erase(id);
+    return true;
+  }
+  if (s->error != TcpError::kNone) {
+    Fail(absl::StrCat("stream ended: ", TcpErrorName(s->error)));
+  }
+  bool worked = ReadStream(*s, app);
+  worked |= WriteStream(*s, app);
+  worked |= CompleteSends(*s, app);
+  const bool is_over =
+      app->at_end && app->is_write_closed && app->sends_out == 0;
+  if (is_over) {
+    engine_->Close(*s, /*keep_frags=*/true);
+    streams_.erase(id);
+    ++finished_;
+    return true;
+  }
+  return worked;
+}
+
+bool EngineHost::ReadStream(EngineStream& s, AppStream* app) {
+  const bool has_end = s.connection.is_at_end() && !app->at_end;
+  if (s.connection.readable_bytes() == 0 && !has_end) return false;
+  StreamFrag frags[8];
+  const Received got = engine_->ReceiveFrags(s, frags, 1 + prng_.Below(30'000));
+  for (size_t i = 0; i < got.frags; ++i) {
+    const StreamFrag& f = frags[i];
+    const std::byte* at =
+        f.host != nullptr ? f.host : device_memory_.data() + f.offset;
+    if (!IsStream(app->read_stream, app->read, {at, f.length})) {
+      Fail(absl::StrCat("wrong bytes at ", app->read, ", ", f.length,
+                        " of them, ", f.host != nullptr ? "linear" : "device"));
+    }
+    if (f.host != nullptr) linear_bytes_ += f.length;
+    app->read += f.length;
+    bytes_read_ += f.length;
+    const Duration delay =
+        Duration::Nanoseconds(static_cast<int64_t>(prng_.Below(
+            static_cast<uint64_t>(options_.token_delay.nanoseconds()) + 1)));
+    tokens_.push({clock_.Now() + delay, f.token, s.id});
+  }
+  const bool news = got.end_of_stream && !app->at_end;
+  app->at_end |= got.end_of_stream;
+  return got.frags > 0 || news;
+}
+
+bool EngineHost::WriteStream(EngineStream& s, AppStream* app) {
+  if (app->is_write_closed || !s.was_connected) return false;
+  if (app->written == options_.bytes_per_stream) {
+    app->is_write_closed = true;
+    engine_->CloseSend(s);
+    return true;
+  }
+  if (free_sends_.empty()) return false;
+  const uint32_t slot = free_sends_.back();
+  const uint64_t at = uint64_t{slot} * kSendSlotBytes;
+  const auto bytes = static_cast<uint32_t>(std::min<uint64_t>(
+      options_.bytes_per_stream - app->written,
+      1 + prng_.Below(std::min(options_.max_send, kSendSlotBytes))));
+  FillStream(app->write_stream, app->written,
+             std::span(send_memory_).subspan(at, bytes));
+  // In two spans, so that segments are gathered across their border.
+  const uint32_t first = bytes / 3;
+  const DeviceSpan spans[] = {{at, first}, {at + first, bytes - first}};
+  const auto used = first == 0 ? std::span(spans).last(1) : std::span(spans);
+  if (engine_->SendDevice(s, kSendIova, kSendKey, used, slot) !=
+      SendOutcome::kQueued) {
+    return false;
+  }
+  free_sends_.pop_back();
+  app->written += bytes;
+  ++app->sends_out;
+  return true;
+}
+
+bool EngineHost::CompleteSends(EngineStream& s, AppStream* app) {
+  SendCompletion done[8];
+  const size_t count = engine_->PollSendCompletions(s, done);
+  for (size_t i = 0; i < count; ++i) {
+    if (!done[i].delivered) Fail("a send was not delivered");
+    const auto slot = static_cast<uint32_t>(done[i].cookie);
+    const auto bytes =
+        std::span(send_memory_)
+            .subspan(uint64_t{slot} * kSendSlotBytes, kSendSlotBytes);
+    std::fill(bytes.begin(), bytes.end(), kPoison);
+    free_sends_.push_back(slot);
+    --app->sends_out;
+  }
+  return count > 0;
+}
+
+bool EngineHost::ReturnTokens() {
+  bool worked = false;
+  while (!tokens_.empty() && tokens_.top().due <= clock_.Now()) {
+    if (engine_->ReturnToken(tokens_.top().stream, tokens_.top().token) !=
+        ReturnResult::kReturned) {
+      Fail("a token was refused");
+    }
+    tokens_.pop();
+    worked = true;
+  }
+  return worked;
+}
+
+Instant EngineHost::NextEvent() const {
+  Instant next = engine_->NextDeadline();
+  // See Turn(): what such a stream waits for is an event of the NIC.
+  if (next <= clock_.Now() && io_->tx_posted() > io_->tx_completed()) {
+    next = Instant::Never();
+  }
+  next = std::min(next, io_->NextEvent());
+  if (!tokens_.empty()) next = std::min(next, tokens_.top().due);
+  return next;
+}
+
+bool EngineHost::is_done(size_t streams) const {
+  return finished_ == streams && streams_.empty() && tokens_.empty() &&
+         engine_->is_idle() && device_pool_.owners().application == 0 &&
+         device_pool_.owners().reassembly == 0 &&
+         linear_pool_.free_slots() == linear_pool_.slot_count() &&
+         host_pool_.owners().reassembly == 0 &&
+         host_pool_.owners().application == 0;
+}
+
+std::string EngineHost::ToString() const {
+  const SimPacketIo::Stats& n = io_->stats();
+  std::string text = absl::StrCat(
+      options_.ip.ToString(), ": finished ", finished_, " open ",
+      streams_.size(), " in engine ", engine_->stream_count(), " read ",
+      bytes_read_, " device ", device_pool_.OwnersString(), " host ",
+      host_pool_.OwnersString(), " linear ", linear_pool_.OwnersString(),
+      " rx ", n.rx_frames, " no_rule ", n.rx_no_rule, " dry ", n.rx_ring_dry,
+      " too_long ", n.rx_too_long, " bad ", n.rx_bad_checksum, " engine in ",
+      (engine_->NextDeadline() - clock_.Now()).nanoseconds(), " ns, nic in ",
+      (io_->NextEvent() - clock_.Now()).nanoseconds(), " ns");
+  for (const auto& [id, app] : streams_) {
+    const EngineStream* s = engine_->Find(id);
+    absl::StrAppend(&text, "\n    stream ",
+                    s == nullptr ? "gone" : StateName(s->connection.state()),
+                    " ", s == nullptr ? "" : SteeringName(s->steering),
+                    " written ", app.written, " read ", app.read, " sends ",
+                    app.sends_out, app.at_end ? " at end" : "");
+  }
+  return text;
+}
+
+}  // namespace devwire

@@ -1,0 +1,125 @@
+// A host of the simulator: a whole Engine over SimPacketIo, its pools and send
+// memory, and an application with device streams that both send and receive.
+//
+// The application checks every byte it reads by its position, returns tokens
+// late, fills send memory just before a send and poisons it as soon as the send
+// completes: what is gathered too late shows at the other end.
+//
+// Threads:  one. Tests only: it allocates.
+#ifndef TRANSPORT_SIM_ENGINE_HOST_H_
+#define TRANSPORT_SIM_ENGINE_HOST_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <queue>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/prng.h"
+#include "memreg/device_memory.h"
+#include "memreg/frag_pool.h"
+#include "transport/engine/engine.h"
+#include "transport/sim/sim_packet_io.h"
+
+namespace devwire {
+
+class EngineHost {
+ public:
+  struct Options {
+    IpAddress ip;
+    SimPacketIo::Options nic;  // With its MAC.
+    uint32_t device_slots = 256;
+    uint32_t device_slot_bytes = 2048;
+    bool can_read_option_tails = true;
+    Connection::Options tcp;
+    uint64_t bytes_per_stream = 100'000;  // That this side writes.
+    uint32_t max_send = 20'000;
+    Duration token_delay;  // At most.
+    uint64_t seed = 1;
+  };
+
+  EngineHost(const Options& options, const Clock& clock, SimLink& out,
+             SimLink& in);
+  ~EngineHost();
+
+  void Listen(Port port);
+  void Connect(const Endpoint& remote);
+
+  // One turn of the engine and the application. True: something happened, call
+  // it again at the same time.
+  bool Turn();
+  Instant NextEvent() const;
+
+  // The handles are closed, nothing of any stream is left, slots are free.
+  bool is_done(size_t streams) const;
+  const std::string& failure() const { return failure_; }
+  std::string ToString() const;
+  uint64_t bytes_read() const { return bytes_read_; }
+  uint64_t linear_bytes() const { return linear_bytes_; }
+  size_t finished_streams() const { return finished_; }
+  const SimPacketIo::Stats& nic_stats() const { return io_->stats(); }
+  Engine& engine() { return *engine_; }
+
+ private:
+  static constexpr uint32_t kSendSlotBytes = 20'000;
+  static constexpr uint32_t kSendSlots = 64;
+  static constexpr uint64_t kSendIova = 0x7000'0000'0000;
+  static constexpr uint32_t kSendKey = 77;
+  static constexpr uint64_t kHostIova = 0x1000'0000;
+  static constexpr uint32_t kHostKey = 78;
+  class TailReader;
+
+  struct AppStream {
+    uint64_t write_stream = 0;
+    uint64_t read_stream = 0;
+    uint64_t written = 0;
+    uint64_t read = 0;
+    uint32_t sends_out = 0;
+    bool is_write_closed = false;
+    bool at_end = false;
+  };
+  struct Token {
+    Instant due;
+    FragToken token;
+    StreamId stream{};
+    bool operator<(const Token& b) const { return due > b.due; }
+  };
+
+  void Adopt(StreamId id);
+  bool RunStream(StreamId id, AppStream* app);
+  bool ReadStream(EngineStream& s, AppStream* app);
+  bool WriteStream(EngineStream& s, AppStream* app);
+  bool CompleteSends(EngineStream& s, AppStream* app);
+  bool ReturnTokens();
+  void Fail(const std::string& what);
+
+  const Options options_;
+  const Clock& clock_;
+  Prng prng_;
+  std::vector<std::byte> host_memory_;
+  std::vector<std::byte> linear_memory_;
+  std::vector<std::byte> device_memory_;
+  std::vector<std::byte> send_memory_;   // The application's, "device".
+  std::vector<std::byte> host_buffers_;  // The engine's own.
+  std::vector<uint32_t> free_sends_;
+  FragPool host_pool_;
+  FragPool linear_pool_;
+  FragPool device_pool_;
+  std::unique_ptr<TailReader> tails_;
+  std::unique_ptr<SimPacketIo> io_;
+  std::unique_ptr<Engine> engine_;
+  std::optional<ListenerId> listener_;
+  std::map<StreamId, AppStream> streams_;
+  std::priority_queue<Token> tokens_;
+  uint64_t bytes_read_ = 0;
+  uint64_t linear_bytes_ = 0;
+  size_t finished_ = 0;
+  std::string failure_;
+};
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_SIM_ENGINE_HOST_H_
