@@ -54,7 +54,10 @@ class TestHost {
   explicit TestHost(const HostOptions& options);
   ~TestHost();
 
+  // Closes the PacketIo; the device and the memory stay.
+  void Stop() { io_.reset(); }
   VerbsPacketIo& io() { return *io_; }
+  const VerbsPacketIo& io() const { return *io_; }
   FragPool& pool() { return *pool_; }
   FragPool& control_pool() { return *control_pool_; }
   MemfdMemory& memory() { return *memory_; }

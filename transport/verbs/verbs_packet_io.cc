@@ -102,7 +102,11 @@ RuleId VerbsPacketIo::AddRule(const FlowMatch& match, QueueId to) {
 void VerbsPacketIo::RemoveRule(RuleId rule) { control_->RemoveRule(rule); }
 
 size_t VerbsPacketIo::PollRules(std::span<RuleEvent> out) {
-  return control_->PollRules(out);
+  const size_t count = control_->PollRules(out);
+  // What came of a rule's queue was answered before the rule: by the time the
+  // caller knows of the rule, receives are posted.
+  if (count > 0) HandleQueueAnswers();
+  return count;
 }
 
 size_t VerbsPacketIo::PollRegions(std::span<RegionEvent> out) {
@@ -264,7 +268,11 @@ void VerbsPacketIo::OnQueueMade(const ControlThread::QueueAnswer& answer) {
   ReceiveQueue& queue = *queues_[static_cast<size_t>(answer.queue)];
   counters_.rx_slots_recovered.Add(queue.ring->Recover());
   queue.state = is_made ? QueueState::kReady : QueueState::kDropped;
-  if (is_made) queue.ring->Attach(answer.qp);
+  if (is_made) {
+    queue.ring->Attach(answer.qp);
+    // Of a queue remade, the caller may still be reading headers.
+    if (queue.is_new && queue.ring->Replenish() != 0) Fail(queue);
+  }
   if (!is_made) {
     counters_.queues_dropped.Add();
     if (answer.queue == kControlQueue) fatal_error_ = answer.error;

@@ -1,103 +1,22 @@
 // VerbsPacketIo over softnic: two hosts in one process, a cable in between.
 #include "transport/verbs/verbs_packet_io.h"
 
-#include <errno.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstring>
-#include <functional>
+#include <fstream>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/alloc_guard.h"
-#include "base/clock.h"
-#include "base/prng.h"
 #include "gtest/gtest.h"
-#include "transport/verbs/verbs_fixture.h"
+#include "transport/verbs/two_hosts.h"
 
 namespace devwire {
 namespace {
-
-constexpr Port kFrom{1000};
-constexpr Port kTo{2000};
-
-std::string TwoDevices(const std::string& more = "") {
-  const std::string port = ",port=shm:" + CablePath() + ",mtu=9000" + more;
-  return "dev=sn0" + port + ";dev=sn1" + port;
-}
-
-std::vector<std::byte> RandomBytes(uint64_t seed, size_t n) {
-  Prng prng(seed);
-  std::vector<std::byte> bytes(n);
-  for (std::byte& b : bytes) b = static_cast<std::byte>(prng.Next32());
-  return bytes;
-}
-
-class TwoHosts : public ::testing::Test {
- protected:
-  void Connect(const std::string& config, HostOptions options = {}) {
-    ConfigureSoftnic(config);
-    options.device = "sn0";
-    options.ip = IpAddress::V4(10, 0, 0, 1);
-    a_.emplace(options);
-    options.device = "sn1";
-    options.ip = IpAddress::V4(10, 0, 0, 2);
-    b_.emplace(options);
-    a_->io().Replenish();
-    b_->io().Replenish();
-  }
-  void TearDown() override {
-    for (TestHost* host : {a_ ? &*a_ : nullptr, b_ ? &*b_ : nullptr}) {
-      if (host == nullptr) continue;
-      host->pool().CheckInvariants();
-      EXPECT_EQ(host->pool().owners().reassembly, 0u);
-      EXPECT_EQ(host->pool().owners().application, 0u);
-    }
-    a_.reset();  // Its pools CHECK that every slot is free.
-    b_.reset();
-  }
-
-  // b receives frames from a on this queue.
-  void SteerToB(QueueId queue) {
-    ASSERT_EQ(b_->AwaitRule(b_->Steer(*a_, kFrom, kTo, queue)), 0);
-  }
-  QueueId DataQueue(TestHost& host,
-                    HeaderShape shape = HeaderShape::kIpv4Timestamps) {
-    const auto queue = host.io().OpenDataQueue(kDevicePoolId, shape);
-    EXPECT_TRUE(queue.ok()) << queue.status();
-    EXPECT_TRUE(Eventually([&] {
-      RxFrame frames[1];
-      EXPECT_EQ(host.io().RxBurst(frames), 0u);
-      host.io().Replenish();
-      return host.io().PostedReceives(*queue) > 0;
-    }));
-    return *queue;
-  }
-  // The next frame that b receives; fails after a while.
-  RxFrame NextFrame(TestHost& host) {
-    std::array<RxFrame, 1> frames;
-    EXPECT_TRUE(Eventually([&] {
-      PollBoth();
-      return host.io().RxBurst(frames) == 1;
-    }));
-    return frames[0];
-  }
-  // Drives the sender's side, too: softnic works inside the verbs calls.
-  void PollBoth() {
-    std::array<RxFrame, 1> none;
-    EXPECT_EQ(a_->io().RxBurst(none), 0u);
-  }
-  void FreeSlot(TestHost& host, const RxFrame& frame) {
-    (frame.pool == kControlPoolId ? host.control_pool() : host.pool())
-        .Free(frame.slot);
-  }
-
-  std::optional<TestHost> a_;
-  std::optional<TestHost> b_;
-};
 
 // The main job in small: bytes of a's device memory arrive in b's, the header
 // in host memory, and the split is where the shape says.
@@ -398,305 +317,113 @@ TEST_F(TwoHosts, LateScatterIsVisibleAfterMakeVisible) {
   FreeSlot(*b_, frame);
 }
 
-// -- trouble ------------------------------------------------------------------
-
-class Trouble : public TwoHosts {
- protected:
-  // Sends until a frame arrives again: some are lost while a queue is remade.
-  void ExpectTrafficRecovers() {
-    std::array<RxFrame, 8> frames;
-    EXPECT_TRUE(Eventually([&] {
-      a_->Send({.to = &*b_, .payload_bytes = 100});
+// Several slot sizes; each frame lies in its own slot, nothing beside it.
+TEST_F(TwoHosts, AnySlotSize) {
+  for (const uint32_t slot_bytes : {2048u, 4096u, 8192u, 9216u, 1448u, 1999u}) {
+    a_.reset();
+    b_.reset();
+    const std::string port = ",mtu=1500,port=shm:" + CablePath();
+    Connect("dev=sn0" + port + ";dev=sn1" + port,
+            {.mtu = 1500, .slot_bytes = slot_bytes, .slot_count = 64});
+    SteerToB(DataQueue(*b_));
+    std::vector<std::pair<SlotIndex, std::vector<std::byte>>> got;
+    for (uint64_t i = 0; i < 16; ++i) {
+      const auto sent = RandomBytes(100 + i, 1448);
+      ASSERT_TRUE(a_->memory().CopyIn(i * 1448, sent).ok());
+      a_->Send({.to = &*b_, .offset = i * 1448, .payload_bytes = 1448});
       a_->io().TxFlush();
-      PollBoth();
-      const size_t n = b_->io().RxBurst(frames);
-      for (size_t i = 0; i < n; ++i) FreeSlot(*b_, frames[i]);
-      b_->io().Replenish();
-      return n > 0;
-    }));
+      got.emplace_back(NextFrame(*b_).slot, sent);
+    }
+    for (const auto& [slot, sent] : got) {
+      EXPECT_EQ(b_->ReadSlot(slot, 1448), sent) << slot_bytes;
+      b_->pool().Free(slot);
+    }
   }
-  // Polls b, giving slots back, until `done`.
-  bool PollB(const std::function<bool()>& done) {
-    return Eventually([&] {
-      std::array<RxFrame, 8> frames;
-      PollBoth();
-      const size_t n = b_->io().RxBurst(frames);
-      for (size_t i = 0; i < n; ++i) FreeSlot(*b_, frames[i]);
-      b_->io().Replenish();
-      return done();
-    });
-  }
-};
+}
 
-TEST_F(Trouble, ReceiveErrorRebuildsTheQueueInPlace) {
+// Two regions, each with a pool and a queue, and a third queue on the first:
+// payload lands where its rule says, and nowhere else.
+TEST_F(TwoHosts, RegionsAndQueuesKeepApart) {
   Connect(TwoDevices());
-  SteerToB(DataQueue(*b_));
-  for (int round = 1; round <= 3; ++round) {
-    ExpectTrafficRecovers();
-    ChangeSoftnic("dev=sn1,cqe_error_at=1");
-    a_->Send({.to = &*b_, .payload_bytes = 100});
+  auto memory = MemfdMemory::Allocate(64 * 9216);
+  ASSERT_TRUE(memory.ok());
+  const auto region =
+      RegisteredRegion::Register(b_->device().pd(), *(*memory)->Export(), {});
+  ASSERT_TRUE(region.ok()) << region.status();
+  constexpr PoolId kOther{2};
+  FragPool other({.id = kOther, .slot_count = 64, .slot_bytes = 9216});
+  ASSERT_TRUE(b_->io().AddPool(other, *region).ok());
+  struct Row {
+    PoolId pool;
+    HeaderShape shape;
+    Port port;
+  };
+  const Row rows[] = {{kDevicePoolId, HeaderShape::kIpv4Timestamps, Port{1}},
+                      {kDevicePoolId, HeaderShape::kIpv4Plain, Port{2}},
+                      {kOther, HeaderShape::kIpv4Timestamps, Port{3}}};
+  for (const Row& row : rows) {
+    const auto queue = b_->io().OpenDataQueue(row.pool, row.shape);
+    ASSERT_TRUE(queue.ok());
+    ASSERT_EQ(b_->AwaitRule(b_->Steer(*a_, row.port, kTo, *queue)), 0);
+  }
+  for (const Row& row : rows) {
+    const auto sent = RandomBytes(static_cast<uint64_t>(row.port), 1000);
+    ASSERT_TRUE(a_->memory().CopyIn(0, sent).ok());
+    a_->Send({.to = &*b_,
+              .from_port = row.port,
+              .payload_bytes = 1000,
+              .timestamps = row.shape == HeaderShape::kIpv4Timestamps});
     a_->io().TxFlush();
-    const uint64_t want = static_cast<uint64_t>(round);
-    EXPECT_TRUE(PollB(
-        [&] { return b_->io().counters().queues_remade.value() == want; }));
-    EXPECT_EQ(b_->io().counters().rx_errors.value(), want);
-    ExpectTrafficRecovers();
+    const RxFrame frame = NextFrame(*b_);
+    EXPECT_EQ(frame.pool, row.pool);
+    EXPECT_EQ(frame.header_bytes, SplitBytes(row.shape));
+    std::vector<std::byte> slot(1000);
+    const uint64_t at = uint64_t{static_cast<uint32_t>(frame.slot)} * 9216;
+    MemfdMemory& right = row.pool == kOther ? **memory : b_->memory();
+    ASSERT_TRUE(right.CopyOut(at, slot).ok());
+    EXPECT_EQ(slot, sent);
+    (row.pool == kOther ? other : b_->pool()).Free(frame.slot);
   }
-  EXPECT_EQ(b_->io().counters().regions_revoked.value(), 0u);
-  EXPECT_GT(b_->io().counters().rx_flushed.value(), 0u);
-  b_->pool().CheckInvariants();
-  EXPECT_EQ(b_->pool().owners().posted, 32u);
+  b_->Stop();  // Its rings hold slots of `other`.
 }
 
-TEST_F(Trouble, ControlQueueIsRebuiltWithItsRules) {
-  Connect(TwoDevices());
-  ASSERT_EQ(b_->AwaitRule(b_->io().AddRule(
-                {.kind = FlowMatch::Kind::kOwnedHost}, kControlQueue)),
-            0);
-  ExpectTrafficRecovers();
-  ChangeSoftnic("dev=sn1,cqe_error_at=1");
-  ExpectTrafficRecovers();
-  EXPECT_EQ(b_->io().counters().queues_remade.value(), 1u);
-}
-
-TEST_F(Trouble, SendErrorRebuildsTheQueueInPlace) {
-  Connect(TwoDevices());
+// A device that cannot strip tags gets a split that is a tag longer.
+TEST_F(TwoHosts, SplitWithoutVlanStripping) {
+  Connect(TwoDevices(",vlan_strip=0"));
   SteerToB(DataQueue(*b_));
-  ExpectTrafficRecovers();
-  ChangeSoftnic("dev=sn0,cqe_error_at=2");
-  std::optional<uint64_t> last;
-  for (int i = 0; i < 10; ++i) {
-    last = a_->Send({.to = &*b_, .payload_bytes = 100});
-    ASSERT_TRUE(last.has_value());
-  }
-  a_->io().TxFlush();
-  EXPECT_TRUE(
-      PollB([&] { return a_->io().counters().queues_remade.value() == 1; }));
-  // Nothing refers to the memory of the frames that were lost.
-  EXPECT_GE(a_->io().tx_completed(), *last);
-  EXPECT_EQ(a_->io().counters().tx_errors.value(), 1u);
-  EXPECT_GT(a_->io().counters().tx_lost.value(), 0u);
-  ExpectTrafficRecovers();
-}
-
-// The pair goes to ERR between two requests: an asynchronous event says so.
-TEST_F(Trouble, QueuePairErrorIsNoticedAndRepaired) {
-  Connect(TwoDevices());
-  SteerToB(DataQueue(*b_));
-  ExpectTrafficRecovers();
-  ChangeSoftnic("dev=sn1,qp_error_at=1");
-  ExpectTrafficRecovers();
-  EXPECT_TRUE(
-      PollB([&] { return b_->io().counters().queues_remade.value() == 1; }));
-  ChangeSoftnic("dev=sn0,qp_error_at=1");
-  ExpectTrafficRecovers();
-  EXPECT_TRUE(
-      PollB([&] { return a_->io().counters().queues_remade.value() == 1; }));
-  EXPECT_GT(b_->io().control_counters().async_events.value(), 0u);
-}
-
-// A request that the provider refuses outright (more than max_tso).
-TEST_F(Trouble, RefusedSendRebuildsTheQueue) {
-  Connect(TwoDevices());
-  SteerToB(DataQueue(*b_));
-  ExpectTrafficRecovers();
-  const auto ticket =
-      a_->Send({.to = &*b_, .payload_bytes = 1u << 20, .tso_mss = 1448});
-  ASSERT_TRUE(ticket.has_value());
-  a_->io().TxFlush();
-  EXPECT_TRUE(
-      PollB([&] { return a_->io().counters().queues_remade.value() == 1; }));
-  EXPECT_GE(a_->io().tx_completed(), *ticket);
-  ExpectTrafficRecovers();
-}
-
-// A region that its owner revoked ends alone: it is named, its queue goes, the
-// control queue does not notice.
-TEST_F(Trouble, RevokedReceiveRegionIsNamedAndGoesAlone) {
-  Connect(TwoDevices());
-  ASSERT_EQ(b_->AwaitRule(b_->io().AddRule(
-                {.kind = FlowMatch::Kind::kOwnedHost}, kControlQueue)),
-            0);
-  const QueueId queue = DataQueue(*b_);
-  const RuleId rule = b_->Steer(*a_, kFrom, kTo, queue);
-  ASSERT_EQ(b_->AwaitRule(rule), 0);
-  ExpectTrafficRecovers();
-  ChangeSoftnic("dev=sn1,revoke_lkey=" + std::to_string(b_->region().lkey()));
-  std::array<RegionEvent, 4> events;
-  size_t count = 0;
-  EXPECT_TRUE(PollB([&] {
-    a_->Send({.to = &*b_, .payload_bytes = 100});
-    a_->io().TxFlush();
-    count = b_->io().PollRegions(events);
-    return count > 0;
-  }));
-  ASSERT_EQ(count, 1u);
-  EXPECT_EQ(events[0], (RegionEvent{.is_receive = true,
-                                    .pool = kDevicePoolId,
-                                    .lkey = b_->region().lkey()}));
-  RuleEvent gone[2];
-  EXPECT_TRUE(PollB([&] { return b_->io().PollRules(gone) == 1; }));
-  EXPECT_EQ(gone[0].rule, rule);
-  EXPECT_EQ(gone[0].error, ENODEV);
-  EXPECT_TRUE(
-      PollB([&] { return b_->io().counters().queues_dropped.value() == 1; }));
-  EXPECT_EQ(b_->pool().owners().free, b_->pool().slot_count());
-  const auto again =
-      b_->io().OpenDataQueue(kDevicePoolId, HeaderShape::kIpv4Timestamps);
-  EXPECT_EQ(again.status().code(), absl::StatusCode::kFailedPrecondition);
-  ExpectTrafficRecovers();  // By the control queue.
-  EXPECT_EQ(b_->io().PollRegions(events), 0u);
-}
-
-TEST_F(Trouble, RevokedSendRegionIsNamedOnce) {
-  Connect(TwoDevices());
-  SteerToB(DataQueue(*b_));
-  ExpectTrafficRecovers();
-  ChangeSoftnic("dev=sn0,revoke_lkey=" + std::to_string(a_->region().lkey()));
-  std::array<RegionEvent, 4> events;
-  for (uint64_t round = 1; round <= 2; ++round) {
-    EXPECT_TRUE(PollB([&] {
-      a_->Send({.to = &*b_, .payload_bytes = 100});
-      a_->io().TxFlush();
-      return a_->io().counters().queues_remade.value() == round;
-    }));
-  }
-  ASSERT_EQ(a_->io().PollRegions(events), 1u);
-  EXPECT_FALSE(events[0].is_receive);
-  EXPECT_EQ(events[0].lkey, a_->region().lkey());
-  // Frames without payload still leave.
-  EXPECT_TRUE(PollB([&] {
-    a_->Send({.to = &*b_, .payload_bytes = 0});
-    a_->io().TxFlush();
-    return b_->io().counters().rx_frames.value() > 1;
-  }));
-}
-
-// The device does not let a queue be made again: a data queue goes alone, the
-// send queue and the control queue take the stack with them.
-class NoRemaking : public Trouble {
- protected:
-  void Connect() {
-    // The control threads of both hosts inherit it.
-    const WithoutNetRaw dropped;
-    Trouble::Connect(TwoDevices());
-  }
-  void FailNext(const std::string& device) {
-    ChangeSoftnic("dev=" + device + ",require_cap_net_raw=1,cqe_error_at=1");
-    a_->Send({.to = &*b_, .payload_bytes = 100});
-    a_->io().TxFlush();
-  }
-};
-
-TEST_F(NoRemaking, DataQueueGoesAlone) {
-  Connect();
-  const QueueId queue = DataQueue(*b_);
-  const RuleId rule = b_->Steer(*a_, kFrom, kTo, queue);
-  ASSERT_EQ(b_->AwaitRule(rule), 0);
-  ExpectTrafficRecovers();
-  FailNext("sn1");
-  RuleEvent events[1];
-  EXPECT_TRUE(PollB([&] { return b_->io().PollRules(events) == 1; }));
-  EXPECT_EQ(events[0].rule, rule);
-  EXPECT_EQ(events[0].error, ENODEV);
-  EXPECT_EQ(b_->io().counters().queues_dropped.value(), 1u);
-  EXPECT_EQ(b_->io().fatal_error(), 0);
-  EXPECT_EQ(b_->pool().owners().free, b_->pool().slot_count());
-  EXPECT_EQ(b_->AwaitRule(b_->Steer(*a_, kFrom, kTo, queue)), ENODEV);
-  // Nor are new rules allowed.
-  EXPECT_EQ(b_->AwaitRule(b_->Steer(*a_, kFrom, kTo, kControlQueue)), EPERM);
-}
-
-TEST_F(NoRemaking, ControlQueueIsFatal) {
-  Connect();
-  ASSERT_EQ(b_->AwaitRule(b_->io().AddRule(
-                {.kind = FlowMatch::Kind::kOwnedHost}, kControlQueue)),
-            0);
-  FailNext("sn1");
-  EXPECT_TRUE(PollB([&] { return b_->io().fatal_error() == EPERM; }));
-}
-
-TEST_F(NoRemaking, SendQueueIsFatal) {
-  Connect();
-  const auto before = a_->Send({.to = &*b_, .payload_bytes = 1});
-  FailNext("sn0");
-  EXPECT_TRUE(PollB([&] { return a_->io().fatal_error() == EPERM; }));
-  EXPECT_GT(a_->io().tx_completed(), *before);
-  EXPECT_EQ(a_->io().TxHeader(), nullptr);
-}
-
-// -- rules --------------------------------------------------------------------
-
-TEST_F(Trouble, RuleTableFull) {
-  Connect(TwoDevices(",rules=2"));
-  const QueueId queue = DataQueue(*b_);
-  ASSERT_EQ(b_->AwaitRule(b_->Steer(*a_, Port{1}, kTo, queue)), 0);
-  const RuleId second = b_->Steer(*a_, Port{2}, kTo, queue);
-  ASSERT_EQ(b_->AwaitRule(second), 0);
-  EXPECT_EQ(b_->AwaitRule(b_->Steer(*a_, Port{3}, kTo, queue)), ENOMEM);
-  b_->io().RemoveRule(second);
-  EXPECT_EQ(b_->AwaitRule(b_->Steer(*a_, Port{3}, kTo, queue)), 0);
-  b_->io().RemoveRule(second);  // Twice is nothing.
-  EXPECT_EQ(b_->io().control_counters().rules_refused.value(), 1u);
-}
-
-TEST_F(Trouble, OwnLimitOfRules) {
-  Connect(TwoDevices());
-  std::vector<RuleId> rules;
-  for (uint16_t i = 1; i <= 64; ++i) {  // The fixture's max_rules.
-    rules.push_back(b_->Steer(*a_, Port{i}, kTo, kControlQueue));
-    ASSERT_EQ(b_->AwaitRule(rules.back()), 0);
-  }
-  EXPECT_EQ(b_->AwaitRule(b_->Steer(*a_, Port{65}, kTo, kControlQueue)),
-            ENOMEM);
-  b_->io().RemoveRule(rules[7]);
-  EXPECT_EQ(b_->AwaitRule(b_->Steer(*a_, Port{65}, kTo, kControlQueue)), 0);
-}
-
-// Insertion takes 5 ms: asking never waits, and what was taken back before its
-// turn never goes in.
-TEST_F(Trouble, SlowRulesDoNotStopTheEngine) {
-  Connect(TwoDevices(",rule_latency_us=5000"));
-  const QueueId queue = DataQueue(*b_);
-  const MonotonicClock clock;
-  const Instant start = clock.Now();
-  std::vector<RuleId> rules;
-  for (uint16_t i = 1; i <= 50; ++i) {
-    rules.push_back(b_->Steer(*a_, Port{i}, kTo, queue));
-  }
-  for (size_t i = 10; i < rules.size(); ++i) b_->io().RemoveRule(rules[i]);
-  EXPECT_LT((clock.Now() - start).milliseconds(), 50);
-  size_t answers = 0;
-  EXPECT_TRUE(PollB([&] {
-    RuleEvent events[8];
-    answers += b_->io().PollRules(events);
-    const auto& c = b_->io().control_counters();
-    return c.rules_cancelled.value() + c.rules_removed.value() == 40 &&
-           answers >= 10;
-  }));
-  EXPECT_GT(b_->io().control_counters().rules_cancelled.value(), 30u);
-}
-
-// Rules asked for while their queue is being remade go in with the others.
-TEST_F(Trouble, RulesDuringARebuildAreInstalledAfterIt) {
-  Connect(TwoDevices(",rule_latency_us=1000"));
-  const QueueId queue = DataQueue(*b_);
-  SteerToB(queue);
-  ExpectTrafficRecovers();
-  ChangeSoftnic("dev=sn1,cqe_error_at=1");
+  const auto sent = RandomBytes(11, 100);
+  ASSERT_TRUE(a_->memory().CopyIn(0, sent).ok());
   a_->Send({.to = &*b_, .payload_bytes = 100});
   a_->io().TxFlush();
-  const RuleId during = b_->Steer(*a_, Port{77}, kTo, queue);
-  const RuleId dropped = b_->Steer(*a_, Port{78}, kTo, queue);
-  b_->io().RemoveRule(dropped);
-  RuleEvent events[4];
-  EXPECT_TRUE(PollB([&] {
-    return b_->io().PollRules(events) > 0 && events[0].rule == during;
-  }));
-  EXPECT_EQ(events[0].error, 0);
-  EXPECT_TRUE(
-      PollB([&] { return b_->io().counters().queues_remade.value() == 1; }));
-  ExpectTrafficRecovers();
+  const RxFrame frame = NextFrame(*b_);
+  EXPECT_EQ(frame.header_bytes, 70u);
+  EXPECT_EQ(memcmp(frame.header + 66, sent.data(), 4), 0);
+  FreeSlot(*b_, frame);
+}
+
+// The device in a process of its own: no mapping of device memory is here.
+TEST_F(TwoHosts, DeviceProcess) {
+  Connect(TwoDevices(",mode=process"));
+  SteerToB(DataQueue(*b_));
+  for (uint64_t i = 0; i < 100; ++i) {
+    const auto sent = RandomBytes(i, 8948);
+    ASSERT_TRUE(a_->memory().CopyIn(0, sent).ok());
+    const auto ticket = a_->Send({.to = &*b_, .payload_bytes = 8948});
+    ASSERT_TRUE(ticket.has_value());
+    a_->io().TxFlush();
+    const RxFrame frame = NextFrame(*b_);
+    ASSERT_EQ(b_->ReadSlot(frame.slot, 8948), sent);
+    FreeSlot(*b_, frame);
+    b_->io().Replenish();
+    ASSERT_TRUE(Eventually([&] {
+      PollBoth();
+      return a_->io().tx_completed() == *ticket;
+    }));
+  }
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    EXPECT_EQ(line.find("devwire-device-memory"), std::string::npos) << line;
+  }
 }
 
 // -- sizes --------------------------------------------------------------------
