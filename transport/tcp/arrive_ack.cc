@@ -41,7 +41,7 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
   return AckResult::kUseful;
 }
 
-void Connection::UpdateSndWnd(const Segment& seg) {
+inline void Connection::UpdateSndWnd(const Segment& seg) {
   // SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK). MUST-71.
   if (SeqLt(seg.seq, tcb_.snd_wl1)) return;
   if (seg.seq == tcb_.snd_wl1 && SeqLt(seg.ack, tcb_.snd_wl2)) return;
@@ -95,7 +95,7 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now) {
 }
 
 // Karn's rule, RFC 6298 3: time what was sent once; else ask the timestamp.
-std::optional<Duration> Connection::RttSample(
+inline std::optional<Duration> Connection::RttSample(
     const RetransmitQueue::Acked& acked, const Segment& seg) const {
   if (!acked.any_retransmitted && acked.first_xmit_ts) {
     return seg.arrival - *acked.first_xmit_ts;
@@ -110,8 +110,8 @@ std::optional<Duration> Connection::RttSample(
 }
 
 // SND.UNA moved by `acked`.
-void Connection::OnNewAck(const Segment& seg, uint32_t acked,
-                          uint32_t flight_before, Instant now) {
+inline void Connection::OnNewAck(const Segment& seg, uint32_t acked,
+                                 uint32_t flight_before, Instant now) {
   const bool is_cwnd_limited =
       cwnd_is_limiting_ && SeqLe(seg.ack, cwnd_limited_to_);
   if (!is_cwnd_limited) cwnd_is_limiting_ = false;

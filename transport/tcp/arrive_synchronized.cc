@@ -58,15 +58,6 @@ bool Connection::FailsPaws(const Segment& seg, Instant now) const {
          now - tcb_.ts_recent_age <= kTsRecentValidity;
 }
 
-// RFC 7323 4.3 (2).
-void Connection::UpdateTsRecent(const Segment& seg, Instant now) {
-  if (!tcb_.snd_ts_ok || !seg.options.timestamps) return;
-  if (SeqLe(seg.seq, tcb_.last_ack_sent)) {
-    tcb_.ts_recent = seg.options.timestamps->val;
-    tcb_.ts_recent_age = now;
-  }
-}
-
 // <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>, and the segment is dropped.
 Verdict Connection::ArriveUnacceptable(const Segment& seg, DropReason reason,
                                        Instant now) {

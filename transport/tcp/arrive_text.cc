@@ -6,13 +6,6 @@
 #include "transport/tcp/connection.h"
 
 namespace devwire {
-namespace {
-
-// Full segments that may wait for one ACK. RFC 9293 3.8.6.3, SHLD-19.
-constexpr uint32_t kSegmentsPerAck = 2;
-
-}  // namespace
-
 DropReason Connection::ArriveText(const Segment& seg, Instant now) {
   Text text{.seq = seg.text_seq(),
             .bytes = seg.payload_bytes,
@@ -63,8 +56,7 @@ DropReason Connection::ArriveText(const Segment& seg, Instant now) {
     ack_is_due_ = true;
     return DropReason::kTextUnread;
   }
-  rcv_mss_ = std::clamp(seg.payload_bytes, rcv_mss_,
-                        std::max<uint32_t>(rcv_mss_, options_.mss));
+  NoteFullSegment(seg.payload_bytes);
   return text.seq == tcb_.rcv_nxt ? TakeInOrder(text, now)
                                   : TakeOutOfOrder(text);
 }
@@ -131,30 +123,6 @@ DropReason Connection::RefuseForSlots(Text text) {
   text.DiscardAll(sink_);
   ack_is_due_ = true;
   return DropReason::kOutOfSlots;
-}
-
-// RCV.NXT advances over one frag; it becomes readable.
-void Connection::Deliver(const Frag& frag) {
-  CHECK(ready_.Push(frag)) << "more frags than slots";
-  tcb_.rcv_nxt += frag.length;
-  readable_bytes_ += frag.length;
-  counts_.bytes_received += frag.length;
-  window_.Hold(frag.length, 1);
-  window_.Measure(frag.length);
-  Raise(Event::Kind::kReadable);
-}
-
-// In-order text came: acknowledge now, or with the next one, or by the timer.
-void Connection::ScheduleAck(Instant now) {
-  if (ack_is_due_) return;
-  if (quick_acks_left_ > 0) {
-    --quick_acks_left_;
-    ack_is_due_ = true;
-  } else if (tcb_.rcv_nxt - tcb_.last_ack_sent >= kSegmentsPerAck * rcv_mss_) {
-    ack_is_due_ = true;
-  } else if (!timers_.IsSet(Timer::kDelayedAck)) {
-    timers_.Set(Timer::kDelayedAck, now + options_.delayed_ack_time);
-  }
 }
 
 // For the next ACK's DSACK. RFC 2883 4: each duplicate is reported once.

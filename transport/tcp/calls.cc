@@ -11,7 +11,10 @@ void Connection::OpenActive(Instant) {
   SetState(State::kSynSent);  // PollTransmit: <SEQ=ISS><CTL=SYN>.
 }
 
-void Connection::HoldHandshake(bool is_held) { is_held_ = is_held; }
+void Connection::HoldHandshake(bool is_held) {
+  is_held_ = is_held;
+  UpdatePrediction();
+}
 
 uint64_t Connection::Send(uint64_t bytes) {
   if (close_requested_ || state_ == State::kClosed) return 0;
@@ -91,6 +94,7 @@ void Connection::Close(Instant) {
 void Connection::ShutdownReceive(Instant now) {
   if (receive_is_shut_down_) return;
   receive_is_shut_down_ = true;
+  UpdatePrediction();
   uint64_t bytes = readable_bytes_;
   // A frag of which a part is with the application keeps its slot until that
   // part is back; its slot stays counted, which errs on the small side.

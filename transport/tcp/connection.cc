@@ -34,6 +34,7 @@ void Connection::SetState(State next) {
   DCHECK(IsStateEdge(state_, next))
       << StateName(state_) << " to " << StateName(next);
   state_ = next;
+  is_plain_ = false;  // Until the input that did it is over.
 }
 
 Verdict Connection::Drop(const Segment& seg, DropReason reason) {
@@ -45,6 +46,12 @@ Verdict Connection::OnSegment(const Segment& seg, Instant now) {
   ++counts_.segments_in;
   if (IsPredicted(seg)) [[likely]]
     return ArrivePredicted(seg, now);
+  Verdict verdict = ArriveUnpredicted(seg, now);
+  UpdatePrediction();
+  return verdict;
+}
+
+Verdict Connection::ArriveUnpredicted(const Segment& seg, Instant now) {
   switch (state_) {
     case State::kClosed:
       return Drop(seg, DropReason::kClosed);
@@ -65,11 +72,18 @@ Verdict Connection::OnSegment(const Segment& seg, Instant now) {
   return Verdict::kAccepted;
 }
 
-// Whether every step of RFC 9293 3.10.7.4 has its plain outcome: ESTABLISHED,
-// the next text in order or none, an ACK of what is in flight, no other flag,
-// no hole, room to keep it. Van Jacobson's header prediction.
-bool Connection::IsPredicted(const Segment& seg) const {
-  if (state_ != State::kEstablished) return false;
+// To be called after whatever may have changed one of these.
+void Connection::UpdatePrediction() {
+  is_plain_ = state_ == State::kEstablished && reassembly_.empty() &&
+              !fin_seq_ && !receive_is_shut_down_ && !close_requested_ &&
+              !reset_owed_ && !is_held_ && !override_is_due_;
+}
+
+// Whether every step of RFC 9293 3.10.7.4 has its plain outcome: the next text
+// in order or none, an ACK of what is in flight, no other flag, no hole, room
+// to keep it. Van Jacobson's header prediction.
+inline bool Connection::IsPredicted(const Segment& seg) const {
+  if (!is_plain_) return false;
   if ((seg.flags & ~kPsh) != kAck || seg.seq != tcb_.rcv_nxt) return false;
   if (seg.ack - tcb_.snd_una > flight_size()) return false;
   if (tcb_.snd_ts_ok) {
@@ -77,30 +91,26 @@ bool Connection::IsPredicted(const Segment& seg) const {
     uint32_t ahead = seg.options.timestamps->val - tcb_.ts_recent;
     if (static_cast<int32_t>(ahead) < 0) return false;
   }
-  if (seg.payload_bytes == 0) return true;
-  return !seg.text_dropped && reassembly_.empty() &&
-         seg.payload_bytes <= window_.rcv_wnd(tcb_.rcv_nxt) &&
-         window_.HasRoomInOrder(seg.text_count, 0) && !fin_seq_ &&
-         !receive_is_shut_down_;
+  return seg.payload_bytes == 0 ||
+         (!seg.text_dropped &&
+          seg.payload_bytes <= window_.rcv_wnd(tcb_.rcv_nxt) &&
+          window_.HasRoomInOrder(seg.text_count, 0));
 }
 
-Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
+inline Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
   UpdateTsRecent(seg, now);
-  if (seg.payload_bytes == 0) {
-    (void)ProcessAck(seg, now);
-    return Verdict::kAccepted;
-  }
   // A segment with text is no duplicate ACK; without news it is none at all.
-  if (seg.ack != tcb_.snd_una ||
+  if (seg.payload_bytes == 0 || seg.ack != tcb_.snd_una ||
       uint32_t{seg.wnd} << tcb_.snd_wind_shift != tcb_.snd_wnd) {
     (void)ProcessAck(seg, now);
+    if (seg.payload_bytes == 0) return Verdict::kAccepted;
   } else {
     tcb_.snd_wl1 = seg.seq;
   }
   Deliver(seg.text[0]);
-  if (seg.text_count > 1) Deliver(seg.text[1]);
-  rcv_mss_ = std::clamp(seg.payload_bytes, rcv_mss_,
-                        std::max<uint32_t>(rcv_mss_, options_.mss));
+  if (seg.text_count > 1) [[unlikely]]
+    Deliver(seg.text[1]);
+  NoteFullSegment(seg.payload_bytes);
   ScheduleAck(now);
   return Verdict::kAccepted;
 }
@@ -123,11 +133,6 @@ std::optional<Event> Connection::PollEvent() {
   int lowest = std::countr_zero(events_);
   events_ &= static_cast<uint8_t>(events_ - 1);
   return Event{static_cast<Event::Kind>(lowest)};
-}
-
-uint32_t Connection::pipe() const {
-  uint32_t gone = retransmit_queue_.lost_bytes() + duplicate_ack_bytes_;
-  return gone < flight_size() ? flight_size() - gone : 0;
 }
 
 Connection::Stats Connection::stats() const {

@@ -26,11 +26,13 @@
 #ifndef TRANSPORT_TCP_CONNECTION_H_
 #define TRANSPORT_TCP_CONNECTION_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
 
+#include "base/check.h"
 #include "base/ring.h"
 #include "base/time.h"
 #include "memreg/frag.h"
@@ -216,7 +218,13 @@ class Connection {
   // The next segment to send, if one is due. The caller must be able to send
   // it: it counts as sent.
   [[nodiscard]] bool PollTransmit(Instant now, const TxLimits& limits,
-                                  TxSegment* out);
+                                  TxSegment* out) {
+    if (is_plain_ && !ack_is_due_ && unsent_bytes() == 0 &&
+        retransmit_queue_.lost_bytes() == 0 && now < NextDeadline()) {
+      return false;
+    }
+    return PollOwed(now, limits, out);
+  }
   // The next event, each kind at most once until it happens again.
   std::optional<Event> PollEvent();
   Instant NextDeadline() const { return timers_.NextDeadline(); }
@@ -263,8 +271,10 @@ class Connection {
   }
   Verdict Drop(const Segment& seg, DropReason reason);
   void EnterClosed(TcpError error);
+  void UpdatePrediction();
   bool IsPredicted(const Segment& seg) const;
   Verdict ArrivePredicted(const Segment& seg, Instant now);
+  Verdict ArriveUnpredicted(const Segment& seg, Instant now);
 
   // invariants.cc
   void CheckSendInvariants() const;
@@ -310,6 +320,12 @@ class Connection {
   DropReason RefuseForSlots(Text text);
   void Deliver(const Frag& frag);
   void ScheduleAck(Instant now);
+  void NoteFullSegment(uint32_t payload_bytes) {
+    if (payload_bytes > rcv_mss_) [[unlikely]] {
+      rcv_mss_ =
+          std::max(rcv_mss_, std::min<uint32_t>(payload_bytes, options_.mss));
+    }
+  }
   void NoteDuplicate(SeqNum left, SeqNum right);
   void DiscardReceived();
 
@@ -320,6 +336,7 @@ class Connection {
   void SetPersistTimer(Instant now);
 
   // output.cc
+  bool PollOwed(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollSyn(Instant now, TxSegment* out);
   bool PollRetransmission(Instant now, TxSegment* out);
   bool PollNewText(Instant now, const TxLimits& limits, TxSegment* out);
@@ -333,7 +350,10 @@ class Connection {
 
   // Small derived values.
   uint32_t flight_size() const { return tcb_.snd_nxt - tcb_.snd_una; }
-  uint32_t pipe() const;
+  uint32_t pipe() const {
+    uint32_t gone = retransmit_queue_.lost_bytes() + duplicate_ack_bytes_;
+    return gone < flight_size() ? flight_size() - gone : 0;
+  }
   uint64_t unsent_bytes() const { return queued_offset_ - sent_offset_; }
   bool fin_is_due() const {
     return close_requested_ && !fin_sent_ && unsent_bytes() == 0;
@@ -353,6 +373,9 @@ class Connection {
   State state_ = State::kClosed;
   TcpError error_ = TcpError::kNone;
   uint8_t events_ = 0;
+  // ESTABLISHED, no hole, no FIN seen, both directions open, nothing owed but
+  // text and ACKs: what the short paths are for.
+  bool is_plain_ = false;
   bool ack_is_due_ = false;  // Now; else the delayed-ACK timer says when.
   bool nodelay_;
   bool is_corked_ = false;
@@ -370,10 +393,12 @@ class Connection {
   uint8_t quick_acks_left_ = 0;  // ACK at once, as Linux at the start.
   uint8_t duplicate_acks_ = 0;
   uint8_t persist_backoffs_ = 0;
-  uint8_t retries_ = 0;     // Timeouts in a row without progress.
-  uint32_t smss_;           // Payload of a full segment out.
-  uint32_t rcv_mss_ = 536;  // Of full segments in, as estimated.
-  SeqNum recover_;          // RFC 6582: SND.NXT when loss was found.
+  uint8_t retries_ = 0;       // Timeouts in a row without progress.
+  uint32_t smss_;             // Payload of a full segment out.
+  uint32_t tso_payload_ = 0;  // Limits seen last, and
+  uint32_t tso_bytes_ = 0;    // the whole segments they allow at once.
+  uint32_t rcv_mss_ = 536;    // Of full segments in, as estimated.
+  SeqNum recover_;            // RFC 6582: SND.NXT when loss was found.
   SeqNum cwnd_limited_to_;
   SeqNum small_end_;                  // Of the latest partial segment (Nagle).
   uint32_t duplicate_ack_bytes_ = 0;  // Left the network, by duplicate ACKs.
@@ -400,6 +425,44 @@ class Connection {
   Stats counts_;
   const Options options_;
 };
+
+// -- inline, because each is on the path of every segment
+// -------------------------
+
+// RFC 7323 4.3 (2).
+inline void Connection::UpdateTsRecent(const Segment& seg, Instant now) {
+  if (!tcb_.snd_ts_ok || !seg.options.timestamps) return;
+  if (SeqLe(seg.seq, tcb_.last_ack_sent)) {
+    tcb_.ts_recent = seg.options.timestamps->val;
+    tcb_.ts_recent_age = now;
+  }
+}
+
+// RCV.NXT advances over one frag; it becomes readable.
+inline void Connection::Deliver(const Frag& frag) {
+  CHECK(ready_.Push(frag)) << "more frags than slots";
+  tcb_.rcv_nxt += frag.length;
+  readable_bytes_ += frag.length;
+  counts_.bytes_received += frag.length;
+  window_.Hold(frag.length, 1);
+  window_.Measure(frag.length);
+  Raise(Event::Kind::kReadable);
+}
+
+// In-order text came: acknowledge now, or with the next one, or by the timer.
+inline void Connection::ScheduleAck(Instant now) {
+  // Full segments that may wait for one ACK. RFC 9293 3.8.6.3, SHLD-19.
+  constexpr uint32_t kSegmentsPerAck = 2;
+  if (ack_is_due_) return;
+  if (quick_acks_left_ > 0) {
+    --quick_acks_left_;
+    ack_is_due_ = true;
+  } else if (tcb_.rcv_nxt - tcb_.last_ack_sent >= kSegmentsPerAck * rcv_mss_) {
+    ack_is_due_ = true;
+  } else if (!timers_.IsSet(Timer::kDelayedAck)) {
+    timers_.Set(Timer::kDelayedAck, now + options_.delayed_ack_time);
+  }
+}
 
 }  // namespace devwire
 

@@ -63,6 +63,7 @@ void Connection::OnPersistTimer(Instant now) {
     return;
   }
   override_is_due_ = true;
+  is_plain_ = false;
   if (persist_backoffs_ < kMaxPersistBackoffs) ++persist_backoffs_;
   SetPersistTimer(now);
 }

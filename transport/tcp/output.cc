@@ -17,8 +17,7 @@ constexpr size_t kSackBlocksBesideTimestamps = 3;
 
 }  // namespace
 
-bool Connection::PollTransmit(Instant now, const TxLimits& limits,
-                              TxSegment* out) {
+bool Connection::PollOwed(Instant now, const TxLimits& limits, TxSegment* out) {
   if (now >= NextDeadline()) OnDeadline(now);
   if (reset_owed_) return PollReset(out);
   if (is_held_ || state_ <= State::kListen) return false;
@@ -42,7 +41,8 @@ bool Connection::PollTransmit(Instant now, const TxLimits& limits,
 }
 
 // Everything but payload and the options of a SYN.
-void Connection::Fill(SeqNum seq, uint8_t flags, Instant now, TxSegment* out) {
+inline void Connection::Fill(SeqNum seq, uint8_t flags, Instant now,
+                             TxSegment* out) {
   *out = TxSegment();
   out->seq = seq;
   out->flags = flags;
@@ -80,6 +80,7 @@ bool Connection::PollReset(TxSegment* out) {
   out->flags = reset_owed_->flags;
   if ((out->flags & kAck) != 0) out->ack = reset_owed_->ack;
   reset_owed_.reset();
+  UpdatePrediction();
   ++counts_.segments_out;
   return true;
 }
@@ -137,7 +138,7 @@ bool Connection::PollRetransmission(Instant now, TxSegment* out) {
 }
 
 // How much new text the next segment takes: 0 for none now.
-uint32_t Connection::NextTextBytes(const TxLimits& limits) {
+inline uint32_t Connection::NextTextBytes(const TxLimits& limits) {
   const uint32_t flight = flight_size();
   const uint32_t wnd_room = tcb_.snd_wnd > flight ? tcb_.snd_wnd - flight : 0;
   const uint32_t cwnd = congestion_->cwnd();
@@ -150,10 +151,16 @@ uint32_t Connection::NextTextBytes(const TxLimits& limits) {
   uint32_t bytes = std::min(wnd_room, cwnd_room);
   bytes = static_cast<uint32_t>(std::min<uint64_t>(bytes, unsent));
   // A burst's length: what the NIC cuts, and what there are records for.
-  uint64_t most = std::max(limits.max_tso_payload, smss_);
-  most = std::min<uint64_t>(most - most % smss_,
-                            uint64_t{retransmit_queue_.free_records()} * smss_);
-  bytes = static_cast<uint32_t>(std::min<uint64_t>(bytes, most));
+  if (limits.max_tso_payload != tso_payload_ || tso_bytes_ < smss_) {
+    tso_payload_ = limits.max_tso_payload;
+    uint32_t most = std::max(tso_payload_, smss_);
+    tso_bytes_ = most - most % smss_;
+  }
+  bytes = std::min(bytes, tso_bytes_);
+  const size_t records = retransmit_queue_.free_records();
+  if (bytes > records * smss_) [[unlikely]] {
+    bytes = static_cast<uint32_t>(records) * smss_;
+  }
   if (bytes == 0) return 0;
   bool is_gather_limited = false;
   if (limits.source != nullptr) {
@@ -162,12 +169,13 @@ uint32_t Connection::NextTextBytes(const TxLimits& limits) {
     is_gather_limited = fits < bytes;
     bytes = fits;
   }
+  if (bytes == smss_) return bytes;
   if (bytes > smss_ && bytes < unsent) return bytes - bytes % smss_;
   if (bytes > smss_) {  // All that is left: its tail is a small segment.
     uint32_t tail = bytes % smss_;
     return tail == 0 || IsSmallSendAllowed(tail, true) ? bytes : bytes - tail;
   }
-  if (bytes == smss_ || is_gather_limited) return bytes;
+  if (is_gather_limited) return bytes;
   return IsSmallSendAllowed(bytes, bytes == unsent) ? bytes : 0;
 }
 
@@ -182,8 +190,8 @@ bool Connection::IsSmallSendAllowed(uint32_t bytes, bool is_all) const {
   return is_free && flight_size() == 0 && 2 * bytes >= tcb_.max_snd_wnd;
 }
 
-bool Connection::PollNewText(Instant now, const TxLimits& limits,
-                             TxSegment* out) {
+inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
+                                    TxSegment* out) {
   if (flight_size() == 0 && now - last_send_ > rtt_.rto()) {
     congestion_->OnIdle(now);  // RFC 5681 4.1.
   }
@@ -207,21 +215,24 @@ bool Connection::PollNewText(Instant now, const TxLimits& limits,
     out->tso_mss = static_cast<uint16_t>(smss_);
     counts_.segments_out += (bytes - 1) / smss_;
   }
-  if (bytes % smss_ != 0) small_end_ = tcb_.snd_nxt + bytes;
+  if (bytes != smss_ && bytes % smss_ != 0) small_end_ = tcb_.snd_nxt + bytes;
   RecordSent(tcb_.snd_nxt, bytes, flags, now);
   return true;
 }
 
 // Accounts for what is sent the first time: one record per segment.
-void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
-                            Instant now) {
+inline void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
+                                   Instant now) {
   if (!timers_.IsSet(Timer::kRetransmit)) RestartRetransmitTimer(now);
   if (options_.user_timeout && !timers_.IsSet(Timer::kUser)) {
     timers_.Set(Timer::kUser, now + *options_.user_timeout);
   }
   timers_.Stop(Timer::kPersist);
-  override_is_due_ = false;
   probe_is_out_ = false;
+  if (override_is_due_) {
+    override_is_due_ = false;
+    UpdatePrediction();
+  }
   last_send_ = now;
   counts_.bytes_sent += payload;
   sent_offset_ += payload;
@@ -247,6 +258,7 @@ void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
 // once the peer acknowledges it.
 bool Connection::PollWindowProbe(Instant now, TxSegment* out) {
   override_is_due_ = false;
+  UpdatePrediction();
   if (unsent_bytes() == 0 || flight_size() > 0 || tcb_.snd_wnd != 0) {
     return false;
   }

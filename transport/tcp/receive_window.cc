@@ -29,9 +29,18 @@ ReceiveWindow::ReceiveWindow(const Options& options)
       ++wanted_shift_;
     }
   }
+  Precompute();
 }
 
-uint64_t ReceiveWindow::Allowed() const {
+void ReceiveWindow::Precompute() {
+  // RFC 9293 3.8.6.2.2: min(Fr * RCV.BUFF, Eff.snd.MSS), Fr = 1/2.
+  worthwhile_bytes_ = static_cast<uint32_t>(
+      std::min<uint64_t>(full_segment_, (limits_.byte_budget + 1) / 2));
+  least_offer_ = std::max(full_segment_, 1u << shift_);
+  is_advertised_ = false;
+}
+
+inline uint64_t ReceiveWindow::Allowed() const {
   if (held_slots_ >= limits_.slot_quota) return 0;
   if (held_bytes_ >= limits_.byte_budget) return 0;
   uint64_t bytes = limits_.byte_budget - held_bytes_;
@@ -39,22 +48,16 @@ uint64_t ReceiveWindow::Allowed() const {
   // one that reads gets on.
   uint64_t slots = std::max<uint64_t>(
       uint64_t{limits_.slot_quota - held_slots_} * bytes_per_slot(),
-      std::max(full_segment_, 1u << shift_));
+      least_offer_);
   return std::min(bytes, slots);
 }
 
-uint32_t ReceiveWindow::WorthwhileBytes() const {
-  // RFC 9293 3.8.6.2.2: min(Fr * RCV.BUFF, Eff.snd.MSS), Fr = 1/2.
-  return static_cast<uint32_t>(
-      std::min<uint64_t>(full_segment_, (limits_.byte_budget + 1) / 2));
-}
-
-uint16_t ReceiveWindow::Advertise(SeqNum rcv_nxt, bool is_syn) {
+uint16_t ReceiveWindow::AdvertiseAnew(SeqNum rcv_nxt, bool is_syn) {
   uint32_t shift = is_syn ? 0 : shift_;
   uint32_t unit = 1u << shift;
   uint64_t allowed = Allowed();
   uint32_t wnd = rcv_wnd(rcv_nxt);
-  if (allowed >= uint64_t{wnd} + WorthwhileBytes()) {
+  if (allowed >= uint64_t{wnd} + worthwhile_bytes_) {
     wnd = static_cast<uint32_t>(
         std::min<uint64_t>(allowed, uint64_t{kMaxField} << shift) &
         ~uint64_t{unit - 1});
@@ -70,14 +73,17 @@ uint16_t ReceiveWindow::Advertise(SeqNum rcv_nxt, bool is_syn) {
   }
   field = std::min(field, kMaxField);
   edge_ = SeqMax(edge_, rcv_nxt + (field << shift));
-  return static_cast<uint16_t>(field);
+  advertised_at_ = rcv_nxt;
+  advertised_field_ = static_cast<uint16_t>(field);
+  is_advertised_ = !is_syn;
+  return advertised_field_;
 }
 
 bool ReceiveWindow::IsUpdateDue(SeqNum rcv_nxt) const {
   uint32_t wnd = rcv_wnd(rcv_nxt);
   uint64_t allowed =
       std::min<uint64_t>(Allowed(), uint64_t{kMaxField} << shift_);
-  if (allowed < uint64_t{wnd} + WorthwhileBytes()) return false;
+  if (allowed < uint64_t{wnd} + worthwhile_bytes_) return false;
   // An ACK of its own only when the window at least doubles (as Linux), or
   // when so little is left that the peer may be waiting.
   return allowed >= 2 * uint64_t{wnd} || wnd < 2 * full_segment_;
@@ -88,6 +94,7 @@ void ReceiveWindow::Release(uint64_t bytes, uint32_t slots) {
   CHECK_LE(slots, held_slots_);
   held_bytes_ -= bytes;
   held_slots_ -= slots;
+  is_advertised_ = false;
 }
 
 }  // namespace devwire

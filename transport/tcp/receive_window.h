@@ -46,11 +46,17 @@ class ReceiveWindow {
   // The smallest shift that lets the whole byte budget be offered, up to 14.
   uint8_t wanted_shift() const { return wanted_shift_; }
   // Both sides sent the option: use it from the next segment on.
-  void EnableScaling() { shift_ = wanted_shift_; }
+  void EnableScaling() {
+    shift_ = wanted_shift_;
+    Precompute();
+  }
   uint8_t shift() const { return shift_; }
 
   // The peer's SYN arrived; our own SYN may have offered `offered` already.
-  void Start(SeqNum rcv_nxt, uint32_t offered) { edge_ = rcv_nxt + offered; }
+  void Start(SeqNum rcv_nxt, uint32_t offered) {
+    edge_ = rcv_nxt + offered;
+    is_advertised_ = false;
+  }
 
   // RCV.WND: what may still arrive.
   uint32_t rcv_wnd(SeqNum rcv_nxt) const {
@@ -61,7 +67,11 @@ class ReceiveWindow {
 
   // The field for a segment about to be sent, and moves the edge accordingly.
   // A SYN's is never scaled. RFC 7323 2.2.
-  uint16_t Advertise(SeqNum rcv_nxt, bool is_syn);
+  uint16_t Advertise(SeqNum rcv_nxt, bool is_syn) {
+    // Nothing came and nothing was released since.
+    if (is_advertised_ && rcv_nxt == advertised_at_) return advertised_field_;
+    return AdvertiseAnew(rcv_nxt, is_syn);
+  }
   // Whether telling the peer would give it a good deal more than it knows.
   bool IsUpdateDue(SeqNum rcv_nxt) const;
 
@@ -91,14 +101,17 @@ class ReceiveWindow {
   uint32_t bytes_per_slot() const { return bytes_per_slot_x8_ >> 3; }
 
   // Other streams of the pool came or went. The edge stays where it is.
-  void SetLimits(const ReceiveLimits& limits) { limits_ = limits; }
+  void SetLimits(const ReceiveLimits& limits) {
+    limits_ = limits;
+    Precompute();
+  }
   const ReceiveLimits& limits() const { return limits_; }
 
  private:
   // What the two limits allow beyond rcv_nxt.
   uint64_t Allowed() const;
-  // The edge moves only by this much or more.
-  uint32_t WorthwhileBytes() const;
+  uint16_t AdvertiseAnew(SeqNum rcv_nxt, bool is_syn);
+  void Precompute();
 
   ReceiveLimits limits_;
   uint64_t held_bytes_ = 0;
@@ -106,8 +119,13 @@ class ReceiveWindow {
   uint32_t held_slots_ = 0;
   uint32_t bytes_per_slot_x8_;
   uint32_t slot_reserve_;
-  uint32_t full_segment_;  // The most text one slot gets.
+  uint32_t full_segment_;          // The most text one slot gets.
+  uint32_t worthwhile_bytes_ = 0;  // The edge moves by this much or more.
+  uint32_t least_offer_ = 0;       // What a free slot is worth at least.
   SeqNum edge_;
+  SeqNum advertised_at_;           // rcv_nxt, when
+  uint16_t advertised_field_ = 0;  // this was told,
+  bool is_advertised_ = false;     // unless something changed since.
   uint8_t shift_ = 0;
   uint8_t wanted_shift_ = 0;
 };
