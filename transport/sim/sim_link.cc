@@ -92,7 +92,7 @@ Instant SimLink::NextArrival() const {
 }
 
 std::optional<SimFrame> SimLink::Receive(Instant now) {
-  if (NextArrival() > now) return std::nullopt;
+  if (under_way_.empty() || NextArrival() > now) return std::nullopt;
   SimFrame frame = std::move(const_cast<UnderWay&>(under_way_.top()).frame);
   under_way_.pop();
   ++stats_.delivered;
