@@ -8,8 +8,6 @@
 namespace devwire {
 namespace {
 
-constexpr uint32_t kNone = UINT32_MAX;
-
 // A token: | pool 16 | piece 24 | generation 24 |. A piece's state:
 // | generation 24, right-aligned in 31 | lent 1 | stream 32 |.
 constexpr int kGenerationBits = 24;
@@ -83,35 +81,6 @@ FragPool::~FragPool() {
 
 PoolId FragPool::PoolOf(FragToken token) {
   return PoolId{static_cast<uint16_t>(token.value >> 48)};
-}
-
-std::optional<SlotIndex> FragPool::Take() {
-  if (free_head_ == kNone) return std::nullopt;
-  const uint32_t index = free_head_;
-  Slot& slot = slots_[index];
-  DCHECK(slot.owner == Owner::kFree);
-  free_head_ = slot.next_free;
-  slot.owner = Owner::kPosted;
-  --owners_.free;
-  ++owners_.posted;
-  return SlotIndex{index};
-}
-
-void FragPool::Free(SlotIndex index) {
-  Slot& slot = slots_[static_cast<uint32_t>(index)];
-  CHECK(slot.owner == Owner::kPosted);
-  --owners_.posted;
-  PushFree(slot, index);
-}
-
-void FragPool::Receive(SlotIndex index, uint32_t bytes) {
-  Slot& slot = slots_[static_cast<uint32_t>(index)];
-  CHECK(slot.owner == Owner::kPosted);
-  CHECK(bytes > 0 && bytes <= options_.slot_bytes);
-  slot.owner = Owner::kReassembly;
-  slot.pending_bytes = bytes;
-  --owners_.posted;
-  ++owners_.reassembly;
 }
 
 void FragPool::Discard(const Frag& frag) {
@@ -245,13 +214,6 @@ void FragPool::SettleSlot(Slot& slot, SlotIndex index) {
     --owners_.application;
     PushFree(slot, index);
   }
-}
-
-void FragPool::PushFree(Slot& slot, SlotIndex index) {
-  slot.owner = Owner::kFree;
-  slot.next_free = free_head_;
-  free_head_ = static_cast<uint32_t>(index);
-  ++owners_.free;
 }
 
 void FragPool::CheckInvariants() const {

@@ -28,6 +28,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "memreg/frag.h"
 
 namespace devwire {
@@ -133,6 +134,8 @@ class FragPool final : public FragSink {
     uint32_t next = 0;  // In the free list, or in the stack of returned ones.
   };
 
+  static constexpr uint32_t kNone = UINT32_MAX;  // The end of a list.
+
   void SettleSlot(Slot& slot, SlotIndex index);
   void PushFree(Slot& slot, SlotIndex index);
   void PushReturned(uint32_t piece);
@@ -148,6 +151,44 @@ class FragPool final : public FragSink {
   uint32_t drained_head_;           // Taken from returned_, not handled yet.
   std::atomic<uint32_t> returned_;  // Treiber stack: many push, one takes all.
 };
+
+// The per-frame ones, in line.
+
+inline std::optional<SlotIndex> FragPool::Take() {
+  if (free_head_ == kNone) return std::nullopt;
+  const uint32_t index = free_head_;
+  Slot& slot = slots_[index];
+  DCHECK(slot.owner == Owner::kFree);
+  free_head_ = slot.next_free;
+  slot.owner = Owner::kPosted;
+  --owners_.free;
+  ++owners_.posted;
+  return SlotIndex{index};
+}
+
+inline void FragPool::Free(SlotIndex index) {
+  Slot& slot = slots_[static_cast<uint32_t>(index)];
+  CHECK(slot.owner == Owner::kPosted);
+  --owners_.posted;
+  PushFree(slot, index);
+}
+
+inline void FragPool::Receive(SlotIndex index, uint32_t bytes) {
+  Slot& slot = slots_[static_cast<uint32_t>(index)];
+  CHECK(slot.owner == Owner::kPosted);
+  CHECK(bytes > 0 && bytes <= options_.slot_bytes);
+  slot.owner = Owner::kReassembly;
+  slot.pending_bytes = bytes;
+  --owners_.posted;
+  ++owners_.reassembly;
+}
+
+inline void FragPool::PushFree(Slot& slot, SlotIndex index) {
+  slot.owner = Owner::kFree;
+  slot.next_free = free_head_;
+  free_head_ = static_cast<uint32_t>(index);
+  ++owners_.free;
+}
 
 }  // namespace devwire
 

@@ -1,7 +1,5 @@
 #include "transport/verbs/rx_ring.h"
 
-#include <algorithm>
-
 #include "base/check.h"
 #include "memreg/verbs_library.h"
 
@@ -9,6 +7,8 @@ namespace devwire {
 
 RxRing::RxRing(const Options& options)
     : options_(options),
+      pool_id_(options.slots.pool->id()),
+      slot_bytes_(options.slots.pool->slot_bytes()),
       entries_(options.depth),
       free_(options.depth),
       free_count_(options.depth),
@@ -29,7 +29,7 @@ RxRing::RxRing(const Options& options)
       sge->lkey = options.headers.lkey;
       ++sge;
     }
-    sge->length = options.slots.pool->slot_bytes();
+    sge->length = slot_bytes_;
     sge->lkey = options.slots.lkey;
   }
 }
@@ -56,13 +56,6 @@ uint32_t RxRing::Recover() {
   return recovered;
 }
 
-void RxRing::Release(uint32_t entry) {
-  DCHECK(entries_[entry].is_posted);
-  entries_[entry].is_posted = false;
-  free_[free_count_++] = entry;
-  --outstanding_;
-}
-
 int RxRing::Replenish() {
   if (qp_ == nullptr || free_count_ == 0) return 0;
   ibv_recv_wr* first = nullptr;
@@ -75,7 +68,7 @@ int RxRing::Replenish() {
     ++outstanding_;
     sges_[i * kMaxSges + sges() - 1].addr =
         options_.slots.addr +
-        uint64_t{static_cast<uint32_t>(*slot)} * pool().slot_bytes();
+        uint64_t{static_cast<uint32_t>(*slot)} * slot_bytes_;
     *link = &wrs_[i];
     link = &wrs_[i].next;
   }
@@ -90,37 +83,6 @@ int RxRing::Replenish() {
     Release(i);
   }
   return error;
-}
-
-bool RxRing::Owns(uint64_t wr_id) const {
-  const uint32_t entry = EntryOf(wr_id);
-  return ((wr_id >> 32) & kEpochMask) == epoch_ && entry < options_.depth &&
-         entries_[entry].is_posted;
-}
-
-const std::byte* RxRing::HeaderOf(uint64_t wr_id) const {
-  const uint32_t i = EntryOf(wr_id);
-  if (options_.split_bytes != 0) {
-    return options_.headers.host + uint64_t{i} * kHeaderStride;
-  }
-  return options_.slots.host +
-         uint64_t{static_cast<uint32_t>(entries_[i].slot)} *
-             pool().slot_bytes();
-}
-
-void RxRing::OnReceived(const ibv_wc& wc, RxFrame* frame) {
-  const uint32_t i = EntryOf(wc.wr_id);
-  const bool is_whole = options_.split_bytes == 0;
-  frame->header = HeaderOf(wc.wr_id);
-  frame->frame_bytes = wc.byte_len;
-  frame->header_bytes =
-      is_whole ? wc.byte_len : std::min(wc.byte_len, options_.split_bytes);
-  frame->slot = entries_[i].slot;
-  frame->pool = pool().id();
-  frame->queue = options_.id;
-  frame->checksum_ok = (wc.wc_flags & IBV_WC_IP_CSUM_OK) != 0;
-  frame->whole_in_slot = is_whole;
-  Release(i);
 }
 
 void RxRing::OnFailed(const ibv_wc& wc) {

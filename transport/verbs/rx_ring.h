@@ -18,10 +18,11 @@
 
 #include <infiniband/verbs.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "base/check.h"
 #include "memreg/frag_pool.h"
 #include "transport/packet_io.h"
 
@@ -98,6 +99,8 @@ class RxRing {
   void Release(uint32_t entry);
 
   const Options options_;
+  const PoolId pool_id_;
+  const uint32_t slot_bytes_;
   ibv_qp* qp_ = nullptr;
   uint32_t epoch_ = 0;
   uint32_t outstanding_ = 0;
@@ -107,6 +110,45 @@ class RxRing {
   std::vector<ibv_recv_wr> wrs_;  // By entry; only the slot's address varies.
   std::vector<ibv_sge> sges_;     // kMaxSges per entry.
 };
+
+// The per-frame ones, in line.
+
+inline void RxRing::Release(uint32_t entry) {
+  DCHECK(entries_[entry].is_posted);
+  entries_[entry].is_posted = false;
+  free_[free_count_++] = entry;
+  --outstanding_;
+}
+
+inline bool RxRing::Owns(uint64_t wr_id) const {
+  const uint32_t entry = EntryOf(wr_id);
+  return ((wr_id >> 32) & kEpochMask) == epoch_ && entry < options_.depth &&
+         entries_[entry].is_posted;
+}
+
+inline const std::byte* RxRing::HeaderOf(uint64_t wr_id) const {
+  const uint32_t i = EntryOf(wr_id);
+  if (options_.split_bytes != 0) {
+    return options_.headers.host + uint64_t{i} * kHeaderStride;
+  }
+  return options_.slots.host +
+         uint64_t{static_cast<uint32_t>(entries_[i].slot)} * slot_bytes_;
+}
+
+inline void RxRing::OnReceived(const ibv_wc& wc, RxFrame* frame) {
+  const uint32_t i = EntryOf(wc.wr_id);
+  const bool is_whole = options_.split_bytes == 0;
+  frame->header = HeaderOf(wc.wr_id);
+  frame->frame_bytes = wc.byte_len;
+  frame->header_bytes =
+      is_whole ? wc.byte_len : std::min(wc.byte_len, options_.split_bytes);
+  frame->slot = entries_[i].slot;
+  frame->pool = pool_id_;
+  frame->queue = options_.id;
+  frame->checksum_ok = (wc.wc_flags & IBV_WC_IP_CSUM_OK) != 0;
+  frame->whole_in_slot = is_whole;
+  Release(i);
+}
 
 }  // namespace devwire
 

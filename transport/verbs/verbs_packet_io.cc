@@ -21,32 +21,33 @@ size_t VerbsPacketIo::RxBurst(std::span<RxFrame> out) {
 
 size_t VerbsPacketIo::Classify(std::span<const ibv_wc> done,
                                std::span<RxFrame> out) {
-  for (const ibv_wc& wc : done) {
-    const size_t queue = RxRing::QueueOf(wc.wr_id);
-    if (wc.status == IBV_WC_SUCCESS && queue < queues_.size() &&
-        queues_[queue]->ring->Owns(wc.wr_id)) {
-      // 66 bytes or more: the TCP options lie in a second line.
-      const std::byte* const header = queues_[queue]->ring->HeaderOf(wc.wr_id);
-      __builtin_prefetch(header);
-      __builtin_prefetch(header + kCacheLine);
-    }
+  for (size_t i = 0; i < done.size(); ++i) {
+    const ibv_wc& wc = done[i];
+    const size_t index = RxRing::QueueOf(wc.wr_id);
+    ReceiveQueue* queue =
+        index < queues_.size() ? queues_[index].get() : nullptr;
+    if (queue != nullptr && !queue->ring.Owns(wc.wr_id)) queue = nullptr;
+    rx_queues_[i] = queue;
+    if (queue == nullptr) continue;
+    // 66 bytes or more: the TCP options lie in a second line.
+    const std::byte* const header = queue->ring.HeaderOf(wc.wr_id);
+    __builtin_prefetch(header);
+    __builtin_prefetch(header + kCacheLine);
   }
   size_t count = 0;
   uint64_t bytes = 0;
-  for (const ibv_wc& wc : done) {
-    const size_t index = RxRing::QueueOf(wc.wr_id);
-    if (index >= queues_.size() || !queues_[index]->ring->Owns(wc.wr_id)) {
+  for (size_t i = 0; i < done.size(); ++i) {
+    const ibv_wc& wc = done[i];
+    ReceiveQueue* const queue = rx_queues_[i];
+    if (queue == nullptr) [[unlikely]] {
       counters_.rx_stale.Add();
-      continue;
-    }
-    if (wc.status != IBV_WC_SUCCESS) [[unlikely]] {
+    } else if (wc.status != IBV_WC_SUCCESS) [[unlikely]] {
       OnReceiveError(wc);
-      continue;
+    } else {
+      queue->protection_errors = 0;
+      queue->ring.OnReceived(wc, &out[count++]);
+      bytes += wc.byte_len;
     }
-    ReceiveQueue& queue = *queues_[index];
-    queue.protection_errors = 0;
-    queue.ring->OnReceived(wc, &out[count++]);
-    bytes += wc.byte_len;
   }
   counters_.rx_frames.Add(count);
   counters_.rx_bytes.Add(bytes);
@@ -56,7 +57,7 @@ size_t VerbsPacketIo::Classify(std::span<const ibv_wc> done,
 void VerbsPacketIo::Replenish() {
   for (const auto& queue : queues_) {
     if (queue->state != QueueState::kReady) continue;
-    RxRing& ring = *queue->ring;
+    RxRing& ring = queue->ring;
     if (ring.Replenish() != 0) {
       Fail(*queue);
     } else if (ring.outstanding() < ring.depth()) {
@@ -122,7 +123,7 @@ size_t VerbsPacketIo::PollRegions(std::span<RegionEvent> out) {
 
 void VerbsPacketIo::OnReceiveError(const ibv_wc& wc) {
   ReceiveQueue& queue = *queues_[RxRing::QueueOf(wc.wr_id)];
-  queue.ring->OnFailed(wc);
+  queue.ring.OnFailed(wc);
   if (wc.status == IBV_WC_WR_FLUSH_ERR) {
     counters_.rx_flushed.Add();
   } else {
@@ -130,20 +131,20 @@ void VerbsPacketIo::OnReceiveError(const ibv_wc& wc) {
   }
   // Once may be an accident of one frame; twice without a frame in between is
   // the region. Headers and host slots are ours: nobody revokes those.
-  if (wc.status == IBV_WC_LOC_PROT_ERR && queue.ring->sges() == 2 &&
+  if (wc.status == IBV_WC_LOC_PROT_ERR && queue.ring.sges() == 2 &&
       ++queue.protection_errors == 2) {
-    OnRegionRevoked(queue.ring->pool().id());
+    OnRegionRevoked(queue.ring.pool().id());
   }
   Fail(queue);
 }
 
 void VerbsPacketIo::OnRegionRevoked(PoolId pool) {
   for (const auto& queue : queues_) {
-    if (queue->ring->pool().id() != pool) continue;
+    if (queue->ring.pool().id() != pool) continue;
     queue->region_is_revoked = true;
     Fail(*queue);
     ReportRegion(
-        {.is_receive = true, .pool = pool, .lkey = queue->ring->slot_lkey()});
+        {.is_receive = true, .pool = pool, .lkey = queue->ring.slot_lkey()});
   }
 }
 
@@ -179,7 +180,7 @@ void VerbsPacketIo::Fail(ReceiveQueue& queue) {
   counters_.queues_failed.Add();
   queue.state = QueueState::kBreaking;
   any_queue_is_unwell_ = true;
-  control_->BreakQueue(queue.ring->id());
+  control_->BreakQueue(queue.ring.id());
 }
 
 void VerbsPacketIo::FailSend() {
@@ -198,15 +199,15 @@ void VerbsPacketIo::DrainSome(bool poll_was_empty) {
     if (queue->state == QueueState::kBreaking) is_unwell = true;
     if (queue->state != QueueState::kDraining) continue;
     if (poll_was_empty) ++queue->empty_polls;
-    if (queue->ring->outstanding() > 0 && queue->empty_polls < kDrainPolls) {
+    if (queue->ring.outstanding() > 0 && queue->empty_polls < kDrainPolls) {
       is_unwell = true;
       continue;
     }
     queue->state = QueueState::kMaking;
     if (queue->region_is_revoked) {
-      control_->DropQueue(queue->ring->id());
+      control_->DropQueue(queue->ring.id());
     } else {
-      control_->MakeQueue(queue->ring->id());
+      control_->MakeQueue(queue->ring.id());
     }
   }
   if (tx_state_ == QueueState::kBreaking) is_unwell = true;
@@ -266,12 +267,12 @@ void VerbsPacketIo::OnQueueMade(const ControlThread::QueueAnswer& answer) {
     return;
   }
   ReceiveQueue& queue = *queues_[static_cast<size_t>(answer.queue)];
-  counters_.rx_slots_recovered.Add(queue.ring->Recover());
+  counters_.rx_slots_recovered.Add(queue.ring.Recover());
   queue.state = is_made ? QueueState::kReady : QueueState::kDropped;
   if (is_made) {
-    queue.ring->Attach(answer.qp);
+    queue.ring.Attach(answer.qp);
     // Of a queue remade, the caller may still be reading headers.
-    if (queue.is_new && queue.ring->Replenish() != 0) Fail(queue);
+    if (queue.is_new && queue.ring.Replenish() != 0) Fail(queue);
   }
   if (!is_made) {
     counters_.queues_dropped.Add();

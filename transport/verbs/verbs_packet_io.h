@@ -131,7 +131,9 @@ class VerbsPacketIo final : public PacketIo {
     kDropped,
   };
   struct ReceiveQueue {
-    std::unique_ptr<RxRing> ring;
+    explicit ReceiveQueue(const RxRing::Options& options) : ring(options) {}
+
+    RxRing ring;
     HeaderShape shape{};  // Of a data queue.
     QueueState state = QueueState::kMaking;
     bool is_new = true;  // Not made before.
@@ -198,6 +200,7 @@ class VerbsPacketIo final : public PacketIo {
   std::unique_ptr<ControlThread> control_;
 
   std::array<ibv_wc, kRxBatch> rx_wcs_;
+  std::array<ReceiveQueue*, kRxBatch> rx_queues_;  // Of each completion.
   std::array<ibv_wc, kTxBatch> tx_wcs_;
 };
 

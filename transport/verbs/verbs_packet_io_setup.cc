@@ -33,7 +33,7 @@ absl::StatusOr<std::unique_ptr<VerbsPacketIo>> VerbsPacketIo::Open(
 
 VerbsPacketIo::~VerbsPacketIo() {
   control_.reset();  // No pair writes or reads any more.
-  for (const auto& queue : queues_) queue->ring->Recover();
+  for (const auto& queue : queues_) queue->ring.Recover();
 }
 
 absl::Status VerbsPacketIo::SetUp(FragPool& control, const HostArena& memory) {
@@ -147,19 +147,18 @@ absl::Status VerbsPacketIo::SetUpQueues(const SlotMemory& control) {
   control_ = std::make_unique<ControlThread>(
       device_, ControlThread::Options{.mac = limits_.mac,
                                       .max_rules = options_.max_rules});
-  auto queue = std::make_unique<ReceiveQueue>();
-  queue->ring = std::make_unique<RxRing>(RxRing::Options{
+  auto queue = std::make_unique<ReceiveQueue>(RxRing::Options{
       .id = kControlQueue, .depth = control_wrs, .slots = control});
   queues_.reserve(options_.max_data_queues + 1);
   queues_.push_back(std::move(queue));
 
   ibv_qp* qp = nullptr;
-  if (absl::Status s = control_->MakeQueueNow(
-          kControlQueue, ReceiveQp(*queues_[0]->ring), &qp);
+  if (absl::Status s = control_->MakeQueueNow(kControlQueue,
+                                              ReceiveQp(queues_[0]->ring), &qp);
       !s.ok()) {
     return s;
   }
-  queues_[0]->ring->Attach(qp);
+  queues_[0]->ring.Attach(qp);
   queues_[0]->state = QueueState::kReady;
   queues_[0]->is_new = false;
   if (absl::Status s =
@@ -255,16 +254,16 @@ absl::Status VerbsPacketIo::AddSlots(const SlotMemory& slots, uint64_t bytes) {
 absl::StatusOr<QueueId> VerbsPacketIo::OpenDataQueue(PoolId id,
                                                      HeaderShape shape) {
   const auto found = pools_.find(id);
-  if (found == pools_.end() || id == queues_[0]->ring->pool().id()) {
+  if (found == pools_.end() || id == queues_[0]->ring.pool().id()) {
     return absl::NotFoundError(absl::StrFormat("no data pool %u: AddPool first",
                                                static_cast<uint16_t>(id)));
   }
   for (const auto& queue : queues_) {
-    if (queue->ring->id() == kControlQueue || queue->shape != shape ||
-        queue->ring->pool().id() != id) {
+    if (queue->ring.id() == kControlQueue || queue->shape != shape ||
+        queue->ring.pool().id() != id) {
       continue;
     }
-    if (queue->state != QueueState::kDropped) return queue->ring->id();
+    if (queue->state != QueueState::kDropped) return queue->ring.id();
     return absl::FailedPreconditionError(absl::StrFormat(
         "the queue of pool %u is gone: its region was revoked, or the device "
         "refused to make it again",
@@ -285,26 +284,25 @@ absl::StatusOr<QueueId> VerbsPacketIo::OpenDataQueue(PoolId id,
         slots.pool->slot_bytes(), SplitOf(shape), options_.mtu));
   }
   const size_t index = queues_.size();
-  auto queue = std::make_unique<ReceiveQueue>();
-  queue->shape = shape;
   const size_t headers_at =
       size_t{tx_->depth()} * TxRing::kHeaderStride +
       (index - 1) * data_ring_wrs_ * RxRing::kHeaderStride;
-  queue->ring = std::make_unique<RxRing>(
+  auto queue = std::make_unique<ReceiveQueue>(
       RxRing::Options{.id = QueueId{static_cast<uint8_t>(index)},
                       .depth = RingDepth(data_ring_wrs_, *slots.pool),
                       .split_bytes = SplitOf(shape),
                       .slots = slots,
                       .headers = {.host = headers_->data() + headers_at,
                                   .lkey = headers_->lkey()}});
-  const QueueId queue_id = queue->ring->id();
-  control_->MakeQueue(queue_id, ReceiveQp(*queue->ring));
+  queue->shape = shape;
+  const QueueId queue_id = queue->ring.id();
+  control_->MakeQueue(queue_id, ReceiveQp(queue->ring));
   queues_.push_back(std::move(queue));
   return queue_id;
 }
 
 uint32_t VerbsPacketIo::PostedReceives(QueueId queue) const {
-  return queues_[static_cast<size_t>(queue)]->ring->outstanding();
+  return queues_[static_cast<size_t>(queue)]->ring.outstanding();
 }
 
 }  // namespace devwire
