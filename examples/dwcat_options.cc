@@ -3,6 +3,7 @@
 #include <getopt.h>
 
 #include <cstdio>
+#include <string>
 #include <string_view>
 
 namespace devwire::examples {
@@ -39,12 +40,9 @@ bool ApplyFlag(int flag, const char* value, DwcatOptions* o) {
   return ApplyStackFlag(flag, value, &o->flags);
 }
 
-std::optional<DwcatOptions> Wrong(std::string_view what,
-                                  std::string_view value = {}) {
-  std::fprintf(stderr, "dwcat: %.*s%s%.*s\n\n%s%s%s",
-               static_cast<int>(what.size()), what.data(),
-               value.empty() ? "" : ": ", static_cast<int>(value.size()),
-               value.data(), kUsage, kStackFlagsUsage, kOwnUsage);
+std::optional<DwcatOptions> Wrong(const std::string& what) {
+  std::fprintf(stderr, "dwcat: %s\n\n%s%s%s", what.c_str(), kUsage,
+               kStackFlagsUsage, kOwnUsage);
   return std::nullopt;
 }
 
@@ -60,17 +58,21 @@ std::optional<DwcatOptions> ParseDwcatOptions(int argc, char** argv) {
   opterr = 0;
   int flag;
   while ((flag = getopt_long(argc, argv, "o:", flags.data(), nullptr)) != -1) {
-    if (flag == '?') return Wrong("unknown or incomplete", argv[optind - 1]);
-    if (!ApplyFlag(flag, optarg, &o)) return Wrong("wrong value", optarg);
+    if (flag == '?')
+      return Wrong(std::string("unknown or incomplete: ") + argv[optind - 1]);
+    if (!ApplyFlag(flag, optarg, &o))
+      return Wrong(std::string("wrong value: ") + optarg);
   }
   const int words = argc - optind;
   if (words < 2) return Wrong("listen or send, and ADDR:PORT, are needed");
   const std::string_view command = argv[optind];
   o.listen = command == "listen";
-  if (!o.listen && command != "send") return Wrong("no command", command);
+  if (!o.listen && command != "send")
+    return Wrong(std::string("no command: ") + argv[optind]);
 
   auto endpoint = Endpoint::Parse(argv[optind + 1]);
-  if (!endpoint) return Wrong("not ADDR:PORT", argv[optind + 1]);
+  if (!endpoint)
+    return Wrong(std::string("not ADDR:PORT: ") + argv[optind + 1]);
   o.endpoint = *endpoint;
   if (!o.listen && words == 3) o.file = argv[optind + 2];
   if (words > (o.listen ? 2 : 3)) return Wrong("too many words");

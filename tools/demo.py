@@ -27,7 +27,6 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DWCAT = ROOT / "bazel-bin/examples/dwcat"
 SOFTNIC = ROOT / "bazel-bin/softnic/libsoftnic.so"
-POOL_BYTES = 64 << 20
 SLOT_REUSE = 10
 PORT = 7000
 
@@ -89,7 +88,8 @@ def end(*processes):
 
 class Demo:
 
-    def __init__(self, file, folder, corrupt):
+    def __init__(self, file, folder, corrupt, pool_bytes):
+        self.pool_bytes = pool_bytes
         self.file = file
         self.folder = folder
         self.corrupt = corrupt
@@ -143,11 +143,11 @@ class Demo:
         path = self.folder / f"cable{mtu}"
         common = f"port=shm:{path},mtu={mtu},mode=process"
         listen = ["listen", f"10.77.0.2:{PORT}", "-o", copy,
-                  "--address", "10.77.0.2/24", "--quiet",
-                  "--pool-bytes", str(POOL_BYTES)]
+                  "--address", "10.77.0.2/24", "--quiet", "--mtu", str(mtu),
+                  "--pool-bytes", str(self.pool_bytes)]
         send = ["send", f"10.77.0.2:{PORT}", self.file,
-                "--address", "10.77.0.1/24", "--quiet",
-                "--pool-bytes", str(POOL_BYTES)]
+                "--address", "10.77.0.1/24", "--quiet", "--mtu", str(mtu),
+                "--pool-bytes", str(self.pool_bytes)]
         if self.corrupt:
             send += ["--corrupt-at", str(random.randrange(self.size))]
         receiver = sender = None
@@ -169,7 +169,7 @@ class Demo:
             self.complaints.append(f"{what}: {received['device_bytes']} bytes "
                                    "came by device memory")
         mean_reuse = received["slot_fills"] / max(1, received["slots"])
-        if self.size >= 16 * POOL_BYTES and mean_reuse < SLOT_REUSE:
+        if self.size >= 16 * self.pool_bytes and mean_reuse < SLOT_REUSE:
             self.complaints.append(f"{what}: a slot was reused only "
                                    f"{mean_reuse:.1f} times")
         self.check_copy(what, copy)
@@ -184,17 +184,18 @@ class Demo:
             f"ip addr add 10.78.0.1/24 dev dw0", shell=True, check=True)
         device = (f"dev=sn0,port=tap:dw0,vnet=1,mac=02:00:00:00:01:02,"
                   f"mtu={mtu},mode=process")
-        self.from_linux(device)
-        self.to_linux(device)
+        self.from_linux(device, mtu)
+        self.to_linux(device, mtu)
 
-    def from_linux(self, device):
+    def from_linux(self, device, mtu):
         what = "Linux to device, TAP"
         copy = self.folder / "copy"
         receiver = peer = None
         try:
             receiver = start_dwcat(
                 ["listen", f"10.78.0.2:{PORT}", "-o", copy, "--address",
-                 "10.78.0.2/24", "--quiet", "--pool-bytes", str(POOL_BYTES)],
+                 "10.78.0.2/24", "--quiet", "--mtu", str(mtu),
+                 "--pool-bytes", str(self.pool_bytes)],
                 device)
             await_listening(receiver)
             peer = subprocess.Popen(
@@ -210,7 +211,7 @@ class Demo:
         self.check_copy(what, copy)
         self.add_row(what, received["gigabits_per_second"], received)
 
-    def to_linux(self, device):
+    def to_linux(self, device, mtu):
         what = "device to Linux, TAP"
         copy = self.folder / "copy"
         sender = peer = None
@@ -218,7 +219,8 @@ class Demo:
             peer = listen_with_socat("10.78.0.1", copy)
             sender = start_dwcat(
                 ["send", f"10.78.0.1:{PORT}", self.file, "--address",
-                 "10.78.0.2/24", "--quiet", "--pool-bytes", str(POOL_BYTES)],
+                 "10.78.0.2/24", "--quiet", "--mtu", str(mtu),
+                 "--pool-bytes", str(self.pool_bytes)],
                 device)
             sent = result_of(sender, what)
             peer.wait(timeout=30)
@@ -276,7 +278,9 @@ def run_inside_namespace(demo, mtu):
     out = demo.folder / "tap.json"
     subprocess.run(
         ["unshare", "-Urn", sys.executable, __file__, str(demo.file),
-         "--inside", str(out), "--mtu", str(mtu)], check=False)
+         "--inside", str(out), "--mtu", str(mtu), "--dwcat", str(DWCAT),
+         "--softnic", str(SOFTNIC), "--pool-bytes", str(demo.pool_bytes)],
+        check=False)
     if not out.exists():
         raise Failure("the run in the namespace ended without a result")
     result = json.loads(out.read_text())
@@ -286,7 +290,8 @@ def run_inside_namespace(demo, mtu):
 
 def inside(arguments):
     with tempfile.TemporaryDirectory() as folder:
-        demo = Demo(arguments.file, pathlib.Path(folder), False)
+        demo = Demo(arguments.file, pathlib.Path(folder), False,
+                    arguments.pool_bytes)
         try:
             demo.kernel()
             demo.tap(arguments.mtu)
@@ -297,16 +302,22 @@ def inside(arguments):
 
 
 def main():
+    global DWCAT, SOFTNIC
     parser = argparse.ArgumentParser(prog="./dev demo")
     parser.add_argument("file", nargs="?")
     parser.add_argument("--corrupt", action="store_true",
                         help="flip one byte on the way: must fail")
     parser.add_argument("--size", type=int, default=1 << 30,
                         help="bytes of the file that is made (1 GiB)")
+    parser.add_argument("--pool-bytes", type=int, default=64 << 20,
+                        help="device memory on each side (64 MiB)")
+    parser.add_argument("--dwcat", type=pathlib.Path, default=DWCAT)
+    parser.add_argument("--softnic", type=pathlib.Path, default=SOFTNIC)
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("--mtu", type=int, default=9000,
                         help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    DWCAT, SOFTNIC = arguments.dwcat.resolve(), arguments.softnic.resolve()
     if arguments.inside:
         inside(arguments)
         return
@@ -316,7 +327,7 @@ def main():
         file = pathlib.Path(arguments.file or folder / "file").resolve()
         if not arguments.file:
             make_file(file, arguments.size)
-        demo = Demo(file, folder, arguments.corrupt)
+        demo = Demo(file, folder, arguments.corrupt, arguments.pool_bytes)
         try:
             for mtu in (9000, 1500):
                 demo.cable(mtu)
