@@ -6,6 +6,13 @@
 #include "transport/tcp/connection.h"
 
 namespace devwire {
+namespace {
+
+// Duplicate ACKs owed at a time: one burst of the engine's.
+constexpr uint8_t kMaxDuplicateAcksOwed = 64;
+
+}  // namespace
+
 DropReason Connection::ArriveText(const Segment& seg, Instant now) {
   Text text{.seq = seg.text_seq(),
             .bytes = seg.payload_bytes,
@@ -85,7 +92,9 @@ DropReason Connection::TakeInOrder(Text text, Instant now) {
 
 DropReason Connection::TakeOutOfOrder(const Text& text) {
   ++counts_.out_of_order_segments;
-  ack_is_due_ = true;  // A duplicate ACK. RFC 5681 4.2.
+  // One duplicate ACK for each such segment, also when a burst of them came in
+  // one poll: the peer counts them. RFC 5681 4.2.
+  if (duplicate_acks_owed_ < kMaxDuplicateAcksOwed) ++duplicate_acks_owed_;
   const SackBlock* known = reassembly_.RangeOf(text.seq);
   const bool is_duplicate = known != nullptr && SeqLe(text.end(), known->right);
   while (!is_duplicate &&

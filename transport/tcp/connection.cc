@@ -75,8 +75,9 @@ Verdict Connection::ArriveUnpredicted(const Segment& seg, Instant now) {
 // To be called after whatever may have changed one of these.
 void Connection::UpdatePrediction() {
   is_plain_ = state_ == State::kEstablished && reassembly_.empty() &&
-              !fin_seq_ && !receive_is_shut_down_ && !close_requested_ &&
-              !reset_owed_ && !is_held_ && !override_is_due_;
+              duplicate_acks_owed_ == 0 && !fin_seq_ &&
+              !receive_is_shut_down_ && !close_requested_ && !reset_owed_ &&
+              !is_held_ && !override_is_due_;
 }
 
 // Whether every step of RFC 9293 3.10.7.4 has its plain outcome: the next text
@@ -122,6 +123,7 @@ void Connection::EnterClosed(TcpError error) {
   retransmit_queue_.Clear();
   tcb_.snd_una = tcb_.snd_nxt;
   probe_is_out_ = override_is_due_ = ack_is_due_ = false;
+  duplicate_acks_owed_ = 0;
   is_held_ = false;
   error_ = error;
   if (error != TcpError::kNone) Raise(Event::Kind::kError);

@@ -391,7 +391,8 @@ class Connection {
   bool probe_is_out_ = false;      // A byte at snd_nxt that snd_nxt leaves out.
   Recovery recovery_ = Recovery::kOpen;
   uint8_t quick_acks_left_ = 0;  // ACK at once, as Linux at the start.
-  uint8_t duplicate_acks_ = 0;
+  uint8_t duplicate_acks_ = 0;       // In a row, from the peer.
+  uint8_t duplicate_acks_owed_ = 0;  // To the peer: one per segment.
   uint8_t persist_backoffs_ = 0;
   uint8_t retries_ = 0;       // Timeouts in a row without progress.
   uint32_t smss_;             // Payload of a full segment out.
@@ -442,6 +443,7 @@ inline void Connection::UpdateTsRecent(const Segment& seg, Instant now) {
 inline void Connection::Deliver(const Frag& frag) {
   CHECK(ready_.Push(frag)) << "more frags than slots";
   tcb_.rcv_nxt += frag.length;
+  duplicate_acks_owed_ = 0;
   readable_bytes_ += frag.length;
   counts_.bytes_received += frag.length;
   window_.Hold(frag.length, 1);

@@ -8,7 +8,7 @@ void Connection::CheckInvariants() const {
   if (state_ == State::kClosed) {
     CHECK(NextDeadline() == Instant::Never());
     CHECK(reassembly_.empty() && retransmit_queue_.empty());
-    CHECK(!ack_is_due_);
+    CHECK(!ack_is_due_ && duplicate_acks_owed_ == 0);
     return;
   }
   CheckSendInvariants();

@@ -33,7 +33,10 @@ bool Connection::PollOwed(Instant now, const TxLimits& limits, TxSegment* out) {
     }
     if (override_is_due_ && PollWindowProbe(now, out)) return true;
   }
-  if (!ack_is_due_) return false;
+  if (!ack_is_due_ && duplicate_acks_owed_ == 0) return false;
+  // The first ACK after RCV.NXT advanced is no duplicate.
+  const bool is_duplicate = tcb_.last_ack_sent == tcb_.rcv_nxt;
+  if (is_duplicate && duplicate_acks_owed_ > 0) --duplicate_acks_owed_;
   Fill(tcb_.snd_nxt, kAck, now, out);
   if (dsack_ || !reassembly_.empty()) FillSackBlocks(out);
   ++counts_.acks_without_data_out;

@@ -54,6 +54,17 @@ TEST(AckTrace, ABatchTakesOneAck) {
   t.Out(".  1:1(0) ack 20001").ExpectQuietUntil(1_s);
 }
 
+// A loss within a batch: the peer needs three duplicates to see it, so each
+// segment above the hole owes one, though all came in one poll. RFC 5681 4.2.
+TEST(AckTrace, EachSegmentAboveAHoleOwesADuplicateAck) {
+  Trace t = PastQuickAcks();
+  t.In(".  16001:17001(1000) ack 1").In(".  18001:19001(1000) ack 1");
+  t.In(".  19001:20001(1000) ack 1").In(".  20001:21001(1000) ack 1");
+  t.Out(".  1:1(0) ack 17001", ".  1:1(0) ack 17001", ".  1:1(0) ack 17001",
+        ".  1:1(0) ack 17001");
+  t.ExpectQuietUntil(1_s);
+}
+
 // A hole delays delivery, not storage: frags stay where the NIC put them.
 TEST(ReceiveTrace, OutOfOrderFragsAreReadInSequence) {
   Trace t = Trace::Established({.mss = 1000, .sack = true});
@@ -166,7 +177,8 @@ TEST(SackTrace, ThreeBlocksBesideTimestamps) {
 TEST(SackTrace, NotOnSegmentsWithText) {
   Trace t = Trace::Established({.sack = true});
   t.In(".  1001:2001(1000) ack 1").Send(10);
-  t.Out("P. 1:11(10) ack 1 <>");
+  // The text carries no blocks and is no duplicate ACK; a bare one follows.
+  t.Out("P. 1:11(10) ack 1 <>", ".  11:11(0) ack 1 <sack 1001:2001>");
 }
 
 TEST(SackTrace, NotWithoutTheOption) {
@@ -339,7 +351,8 @@ TEST(SlotTrace, OutOfOrderYieldsToInOrder) {
   Trace t = Trace::Established(Quota(4));
   t.In(".  101:111(10) ack 1", Slot{1}).In(".  201:211(10) ack 1", Slot{2});
   t.In(".  301:311(10) ack 1", Slot{3});
-  t.Out(".  1:1(0) ack 1 <sack 301:311 201:211 101:111>");
+  const char* kThree = ".  1:1(0) ack 1 <sack 301:311 201:211 101:111>";
+  t.Out(kThree, kThree, kThree);
   // The fourth slot is the reserve.
   t.In(".  401:411(10) ack 1", Slot{4}).ExpectDrop(DropReason::kOutOfSlots);
   t.Out(".  1:1(0) ack 1");
@@ -352,7 +365,8 @@ TEST(SlotTrace, OutOfOrderYieldsToInOrder) {
   t.Recv();
   t.Release();
   t.In(".  301:311(10) ack 1", Slot{7}).In(".  51:61(10) ack 1", Slot{8});
-  t.Out(".  1:1(0) ack 21 <sack 51:61 201:211 101:111>");
+  const char* kLower = ".  1:1(0) ack 21 <sack 51:61 201:211 101:111>";
+  t.Out(kLower, kLower);
   EXPECT_EQ(t.connection().stats().given_up_frags, 2u);
 }
 
