@@ -40,11 +40,21 @@ uint64_t SumWords(uint8_t* to, const uint8_t* from, size_t bytes,
       to += 8;
     }
   }
-  if (bytes != 0) {
-    const uint64_t word = Load(from, bytes);
+  // The rest by constant sizes, which compile to single loads; a word may be
+  // added anywhere as long as it starts at an even offset.
+  const auto add = [&]<size_t kBytes>() {
+    if ((bytes & kBytes) == 0) return;
+    const uint64_t word = Load(from, kBytes);
     sum = AddCarry(sum, word);
-    if constexpr (kCopy) memcpy(to, &word, bytes);
-  }
+    from += kBytes;
+    if constexpr (kCopy) {
+      memcpy(to, &word, kBytes);
+      to += kBytes;
+    }
+  };
+  add.template operator()<4>();
+  add.template operator()<2>();
+  add.template operator()<1>();
   return sum;
 }
 

@@ -23,7 +23,9 @@ DeviceCore::DeviceCore(const DeviceConfig& config, Arena* arena,
       qps_(kMaxQps),
       prng_(config.faults.seed),
       stage_(&host_),
-      counter_file_(config.counters, shared_) {}
+      counter_file_(config.counters, shared_) {
+  ApplyFaults();
+}
 
 DeviceCore::~DeviceCore() {
   for (Context& context : contexts_) {

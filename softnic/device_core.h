@@ -176,6 +176,7 @@ class DeviceCore final : public Receiver {
   // True: the work request at hand is not executed; the queue pair may be in
   // ERR, else it completes in error.
   bool HitsQpError(QueuePair& qp);
+  ibv_wc_status FaultOnReceive(ibv_wc_status status);
   bool IsTooEarly(const SendWqe& wqe) const;
   void RevokeOne(std::span<const ResolvedSge> sges);
   void RunLateWrites(bool all);
@@ -200,8 +201,9 @@ class DeviceCore final : public Receiver {
   uint32_t next_cq_ = 1;
   uint32_t next_qp_ = 0;
   bool link_was_up_ = true;
-  uint32_t pushed_ = 0;    // completions, of all queues
-  uint64_t received_ = 0;  // frames that the port has handed over
+  bool has_work_faults_ = false;  // any fault of single work requests
+  uint32_t pushed_ = 0;           // completions, of all queues
+  uint64_t received_ = 0;         // frames that the port has handed over
   devwire::Prng prng_;
   std::deque<LateWrite> late_writes_;
 

@@ -28,6 +28,19 @@ bool DeviceCore::IsTooEarly(const SendWqe& wqe) const {
   return clock_->Now() < posted + late;
 }
 
+// What becomes of a receive that would end in `status`.
+ibv_wc_status DeviceCore::FaultOnReceive(ibv_wc_status status) {
+  FaultConfig& faults = config_.faults;
+  if (status == IBV_WC_SUCCESS && HitsFault(0, &faults.revoke_at)) {
+    RevokeOne({landing_.sges.data(), landing_.count});
+    status = IBV_WC_LOC_PROT_ERR;
+  }
+  if (HitsFault(faults.cqe_error, &faults.cqe_error_at)) {
+    status = IBV_WC_LOC_QP_OP_ERR;
+  }
+  return status;
+}
+
 // The last region of the list: the payload's.
 void DeviceCore::RevokeOne(std::span<const ResolvedSge> sges) {
   if (sges.empty()) return;
@@ -50,6 +63,9 @@ void DeviceCore::RunLateWrites(bool all) {
 
 void DeviceCore::ApplyFaults() {
   const FaultConfig& faults = config_.faults;
+  has_work_faults_ = faults.cqe_error > 0 || faults.cqe_error_at > 0 ||
+                     faults.qp_error > 0 || faults.qp_error_at > 0 ||
+                     faults.revoke_at > 0;
   if (Mr* mr = mrs_.Find(faults.revoke_lkey); mr != nullptr) {
     mr->is_revoked = true;
   }

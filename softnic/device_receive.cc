@@ -27,15 +27,15 @@ void DeviceCore::OnFrame(const RxFrame& frame) {
     shared_->rx_foreign_mac.Add();
     return;
   }
-  FlowTable::Targets targets;
-  const size_t count = flows_.Match(KeyOf(arrival.parsed, head), &targets);
-  if (count == 0) {
+  const std::span<const uint32_t> targets =
+      flows_.Match(KeyOf(arrival.parsed, head));
+  if (targets.empty()) {
     shared_->rx_no_rule.Add();
     return;
   }
   CheckChecksum(frame, &arrival);
-  for (size_t i = 0; i < count; ++i) {
-    QueuePair* qp = FindQp(targets[i]);
+  for (const uint32_t number : targets) {
+    QueuePair* qp = FindQp(number);
     if (qp != nullptr) Deliver(*qp, arrival);
   }
 }
@@ -158,21 +158,14 @@ void DeviceCore::Deliver(QueuePair& qp, const Arrival& whole) {
     shared_->rx_no_receive.Add();
     return;
   }
-  if (HitsQpError(qp)) return;
+  if (has_work_faults_ && HitsQpError(qp)) return;
   const bool strips = qp.spec().strips_vlan && whole.parsed.has_vlan;
   if (strips) StripVlan(whole, &stripped_);
   const Arrival& arrival = strips ? stripped_ : whole;
 
   RecvWqe& wqe = *qp.next_recv();
   ibv_wc_status status = ResolveReceive(qp, wqe, arrival.length);
-  FaultConfig& faults = config_.faults;
-  if (status == IBV_WC_SUCCESS && HitsFault(0, &faults.revoke_at)) {
-    RevokeOne({landing_.sges.data(), landing_.count});
-    status = IBV_WC_LOC_PROT_ERR;
-  }
-  if (HitsFault(faults.cqe_error, &faults.cqe_error_at)) {
-    status = IBV_WC_LOC_QP_OP_ERR;
-  }
+  if (has_work_faults_) status = FaultOnReceive(status);
   Cqe entry = {};
   entry.wr_id = wqe.wr_id;
   entry.qp_num = qp.number();

@@ -19,7 +19,7 @@ bool DeviceCore::Send(QueuePair& qp) {
   while (qp.state() == IBV_QPS_RTS && qp.has_to_send() && !qp.error_pending) {
     SendWqe& wqe = *qp.next_to_send();
     if (IsTooEarly(wqe)) break;
-    if (!qp.is_fault_decided) {
+    if (has_work_faults_ && !qp.is_fault_decided) {
       qp.is_fault_decided = true;
       FaultConfig& faults = config_.faults;
       if (HitsQpError(qp)) break;

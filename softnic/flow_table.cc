@@ -54,6 +54,7 @@ FlowKey KeyOf(const ParsedFrame& f, std::span<const std::byte> head) {
 
 int FlowTable::Add(const FlowRule& rule, uint32_t* handle) {
   if (rules_.size() >= capacity_) return ENOMEM;
+  is_last_valid_ = false;
   FlowRule masked = rule;
   FlowKey::Words mask = WordsOf(rule.mask);
   FlowKey::Words value = WordsOf(rule.value);
@@ -88,6 +89,7 @@ int FlowTable::Remove(uint32_t handle) {
   auto it = rules_.find(handle);
   if (it == rules_.end()) return EINVAL;
   const FlowRule rule = it->second;
+  is_last_valid_ = false;
   rules_.erase(it);
   promiscuous_rules_ -= IsPromiscuous(rule);
   for (auto g = groups_.begin(); g != groups_.end(); ++g) {
@@ -112,9 +114,11 @@ bool FlowTable::HasRules(uint32_t qp_num) const {
   });
 }
 
-size_t FlowTable::Match(const FlowKey& key, Targets* targets) const {
+void FlowTable::Search(const FlowKey& key) {
   const FlowKey::Words words = WordsOf(key);
-  size_t count = 0;
+  last_key_ = key;
+  last_count_ = 0;
+  is_last_valid_ = true;
   for (const std::unique_ptr<Group>& group : groups_) {
     FlowKey::Words masked;
     for (size_t i = 0; i < masked.size(); ++i) {
@@ -123,11 +127,12 @@ size_t FlowTable::Match(const FlowKey& key, Targets* targets) const {
     auto it = group->table.find(masked);
     if (it == group->table.end()) continue;
     for (const Target& target : it->second) {
-      if (count < kMaxTargets) (*targets)[count++] = target.qp_num;
+      if (last_count_ < kMaxTargets) {
+        last_targets_[last_count_++] = target.qp_num;
+      }
     }
     if (!group->continues) break;
   }
-  return count;
 }
 
 }  // namespace softnic
