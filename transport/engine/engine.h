@@ -295,6 +295,7 @@ class Engine final : private FragSink {
   std::vector<uint16_t> generations_;                   // By index.
   std::vector<uint32_t> free_streams_;
   uint32_t stream_count_ = 0;
+  std::vector<StreamId> kept_;  // Closed, and their frags were kept.
   std::vector<Listening> listeners_;
   absl::flat_hash_map<uint32_t, uint32_t> rules_;  // RuleId -> stream index.
   RuleId host_rule_{};

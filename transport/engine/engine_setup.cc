@@ -72,6 +72,12 @@ Engine::~Engine() {
   for (auto& stream : streams_) {
     if (stream != nullptr) Destroy(*stream);
   }
+  // Frags that outlived their streams do not outlive the engine.
+  for (const StreamId id : kept_) {
+    for (uint32_t i = 0; i < pool_count_.load(std::memory_order_relaxed); ++i) {
+      pools_[i].pool->ReleaseAll(id);
+    }
+  }
   DrainTokens();
 }
 
@@ -363,6 +369,7 @@ void Engine::Close(EngineStream& s, bool keep_frags) {
   s.is_open = false;
   s.completions_abandoned = true;
   s.completions.Clear();
+  if (keep_frags && s.lent_pieces > 0) kept_.push_back(s.id);
   if (!keep_frags && s.lent_pieces > 0) {
     for (uint32_t i = 0; i < pool_count_.load(std::memory_order_relaxed); ++i) {
       pools_[i].pool->ReleaseAll(s.id);
