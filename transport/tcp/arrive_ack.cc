@@ -33,12 +33,29 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
 
   if (seg.ack != tcb_.snd_una) {
     AdvanceSndUna(seg, now);
-  } else if (flight_size() > 0 && seg.len() == 0 &&
-             uint32_t{seg.wnd} << tcb_.snd_wind_shift == tcb_.snd_wnd) {
-    OnDuplicateAck(now);  // RFC 5681 2: "duplicate acknowledgment" (a) to (e).
+  } else if (IsDuplicateAck(seg)) {
+    OnDuplicateAck(now);
   }
   UpdateSndWnd(seg);
   return AckResult::kUseful;
+}
+
+// RFC 5681 2, "duplicate acknowledgment", (a) to (e); SEG.ACK is SND.UNA. With
+// SACK the blocks tell more: an ACK of something new out of order counts though
+// its window changed, one of a duplicate only (RFC 2883) does not.
+bool Connection::IsDuplicateAck(const Segment& seg) const {
+  if (flight_size() == 0 || seg.len() != 0) return false;
+  const TcpOptions& options = seg.options;
+  if (!tcb_.sack_permitted || options.sack_block_count == 0) {
+    return uint32_t{seg.wnd} << tcb_.snd_wind_shift == tcb_.snd_wnd;
+  }
+  for (size_t i = 0; i < options.sack_block_count; ++i) {
+    if (InOpenClosed(tcb_.snd_una, options.sack_blocks[i].right,
+                     tcb_.snd_nxt)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 inline void Connection::UpdateSndWnd(const Segment& seg) {

@@ -37,8 +37,10 @@ size_t Connection::Receive(std::span<Frag> out, uint64_t max_bytes) {
       taken.length = static_cast<uint32_t>(max_bytes);
       first.offset += taken.length;
       first.length -= taken.length;
+      front_is_split_ = true;
     } else {
       ready_.PopFront();
+      front_is_split_ = false;
     }
     max_bytes -= taken.length;
     readable_bytes_ -= taken.length;
@@ -96,11 +98,11 @@ void Connection::ShutdownReceive(Instant now) {
   receive_is_shut_down_ = true;
   UpdatePrediction();
   uint64_t bytes = readable_bytes_;
-  // A frag of which a part is with the application keeps its slot until that
-  // part is back; its slot stays counted, which errs on the small side.
-  uint32_t slots = static_cast<uint32_t>(ready_.size());
+  // The slot of a frag that was split is freed by the application's part.
+  uint32_t slots =
+      static_cast<uint32_t>(ready_.size()) - (front_is_split_ ? 1u : 0u);
   DiscardReceived();
-  window_.Release(bytes, std::min(slots, window_.held_slots()));
+  window_.Release(bytes, slots);
   if (state_ == State::kFinWait2) {
     timers_.Set(Timer::kTimeWait, now + options_.fin_wait_2);
   }

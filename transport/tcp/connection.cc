@@ -74,10 +74,12 @@ Verdict Connection::ArriveUnpredicted(const Segment& seg, Instant now) {
 
 // To be called after whatever may have changed one of these.
 void Connection::UpdatePrediction() {
-  is_plain_ = state_ == State::kEstablished && reassembly_.empty() &&
-              duplicate_acks_owed_ == 0 && !fin_seq_ &&
-              !receive_is_shut_down_ && !close_requested_ && !reset_owed_ &&
-              !is_held_ && !override_is_due_;
+  // In FIN-WAIT-2 our own direction is done: a plain receiver.
+  const bool is_open = (state_ == State::kEstablished && !close_requested_) ||
+                       state_ == State::kFinWait2;
+  is_plain_ = is_open && reassembly_.empty() && !fin_seq_ &&
+              !receive_is_shut_down_ && !reset_owed_ && !is_held_ &&
+              !override_is_due_;
 }
 
 // Whether every step of RFC 9293 3.10.7.4 has its plain outcome: the next text

@@ -108,7 +108,7 @@ class Connection {
     CongestionFactory congestion = &NewNewReno;
 
     // The receive window. max_slot_quota sizes the rings: SetReceiveLimits
-    // cannot go above it.
+    // cannot go above it. slot_quota > slot_reserve.
     ReceiveLimits receive{.byte_budget = 1 << 20, .slot_quota = 512};
     uint32_t max_slot_quota = 512;
     uint32_t slot_bytes = 2048;
@@ -305,6 +305,7 @@ class Connection {
   enum class AckResult : uint8_t { kUseful, kOld, kTooOld, kUnsent };
   AckResult ProcessAck(const Segment& seg, Instant now);
   void AdvanceSndUna(const Segment& seg, Instant now);
+  bool IsDuplicateAck(const Segment& seg) const;
   void OnDuplicateAck(Instant now);
   void OnNewAck(const Segment& seg, uint32_t acked, uint32_t flight_before,
                 Instant now);
@@ -373,8 +374,8 @@ class Connection {
   State state_ = State::kClosed;
   TcpError error_ = TcpError::kNone;
   uint8_t events_ = 0;
-  // ESTABLISHED, no hole, no FIN seen, both directions open, nothing owed but
-  // text and ACKs: what the short paths are for.
+  // ESTABLISHED or FIN-WAIT-2, no hole, no FIN seen, nothing owed but text and
+  // ACKs: what the short paths are for.
   bool is_plain_ = false;
   bool ack_is_due_ = false;  // Now; else the delayed-ACK timer says when.
   bool nodelay_;
@@ -384,13 +385,14 @@ class Connection {
   bool fin_sent_ = false;
   bool fin_received_ = false;
   bool receive_is_shut_down_ = false;
+  bool front_is_split_ = false;  // A part of ready_.front() was handed over.
   bool is_passive_ = false;
   bool send_was_short_ = false;    // kWritable is owed when room comes.
   bool override_is_due_ = false;   // The persist timer fired.
   bool cwnd_is_limiting_ = false;  // Up to cwnd_limited_to_.
   bool probe_is_out_ = false;      // A byte at snd_nxt that snd_nxt leaves out.
   Recovery recovery_ = Recovery::kOpen;
-  uint8_t quick_acks_left_ = 0;  // ACK at once, as Linux at the start.
+  uint8_t quick_acks_left_ = 0;      // ACK at once, as Linux at the start.
   uint8_t duplicate_acks_ = 0;       // In a row, from the peer.
   uint8_t duplicate_acks_owed_ = 0;  // To the peer: one per segment.
   uint8_t persist_backoffs_ = 0;

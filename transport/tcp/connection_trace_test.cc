@@ -317,6 +317,18 @@ TEST(CloseTrace, ShutdownReceiveAcknowledgesWithoutKeeping) {
   t.Out(".  1:1(0) ack 21").ExpectNoSlotsInUse();
 }
 
+// The application still holds a part of a frag whose rest is discarded.
+TEST(CloseTrace, ShutdownReceiveWithASplitFragOut) {
+  Trace t = Trace::Established();
+  t.In("P. 1:101(100) ack 1", Slot{3}).Out(".  1:1(0) ack 101");
+  t.Recv(30);
+  t.ShutdownReceive();
+  EXPECT_EQ(t.connection().stats().held_slots, 1u);
+  EXPECT_EQ(t.connection().stats().held_bytes, 30u);
+  t.Release().ExpectNoSlotsInUse();
+  EXPECT_EQ(t.connection().stats().held_slots, 0u);
+}
+
 TEST(AbortTrace, ResetsWhatIsSynchronized) {
   Trace t = Trace::Established();
   t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");

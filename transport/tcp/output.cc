@@ -25,10 +25,10 @@ bool Connection::PollOwed(Instant now, const TxLimits& limits, TxSegment* out) {
     if (PollSyn(now, out)) return true;
     if (state_ == State::kSynSent) return false;
   } else {
-    if (retransmit_queue_.lost_bytes() > 0 && PollRetransmission(now, out)) {
-      return true;
-    }
-    if ((unsent_bytes() > 0 || fin_is_due()) && PollNewText(now, limits, out)) {
+    if (retransmit_queue_.lost_bytes() > 0) {  // Before any new text.
+      if (PollRetransmission(now, out)) return true;
+    } else if ((unsent_bytes() > 0 || fin_is_due()) &&
+               PollNewText(now, limits, out)) {
       return true;
     }
     if (override_is_due_ && PollWindowProbe(now, out)) return true;

@@ -314,6 +314,28 @@ TEST(NewRenoTrace, WindowUpdatesAndTextAreNoDuplicates) {
   EXPECT_EQ(t.connection().stats().duplicate_acks_in, 0u);
 }
 
+// With SACK the blocks decide what a duplicate ACK is.
+TEST(NewRenoTrace, SackBlocksMakeDuplicates) {
+  Trace t = Trace::Established({.sack = true});
+  t.Send(5000).Out(Full(0), Full(1), Full(2), Full(3), Full(4));
+  // The peer got something twice: DSACK, RFC 2883. No duplicates.
+  for (int i = 0; i < 3; ++i) t.In(".  1:1(0) ack 1001 <sack 1:1001>");
+  t.OutNothing();
+  EXPECT_EQ(t.connection().stats().duplicate_acks_in, 0u);
+  // Out of order, and its window changes each time. Duplicates.
+  t.In(".  1:1(0) ack 1001 win 60000 <sack 2001:3001>");
+  t.In(".  1:1(0) ack 1001 win 60001 <sack 2001:4001>").OutNothing();
+  t.In(".  1:1(0) ack 1001 win 60002 <sack 2001:5001>").Out(Full(1));
+}
+
+// Text written meanwhile does not overtake what is to be sent again.
+TEST(NewRenoTrace, RetransmissionsComeBeforeNewText) {
+  Trace t = TenInFlight(10'000);
+  t.OutAt(t.connection().stats().rto, Full(0));
+  t.Send(10).OutNothing();
+  t.In(AckTo(1)).Out(Full(1), Full(2));
+}
+
 TEST(NewRenoTrace, LostRetransmissionWaitsForTheTimer) {
   Trace t = TenInFlight(10'000);
   t.At(10_ms).In(AckTo(0)).In(AckTo(0)).In(AckTo(0)).Out(Full(0));
