@@ -66,9 +66,11 @@ int RxRing::Replenish() {
     const uint32_t i = free_[--free_count_];
     entries_[i] = {.slot = *slot, .is_posted = true};
     ++outstanding_;
-    sges_[i * kMaxSges + sges() - 1].addr =
+    const uint64_t payload_addr =
         options_.slots.addr +
         uint64_t{static_cast<uint32_t>(*slot)} * slot_bytes_;
+    // Payload address is known here.
+    sges_[i * kMaxSges + sges() - 1].addr = payload_addr;
     *link = &wrs_[i];
     link = &wrs_[i].next;
   }

@@ -48,10 +48,11 @@ uint64_t TxRing::Post(const TxFrame& frame) {
 
   ibv_send_wr& wr = wrs_[batch_];
   ibv_sge* sge = sges_[batch_].data();
-  wr = {};
   wr.wr_id = kQueueTag | (epoch_ << kTicketBits) |
              (ticket & ((uint64_t{1} << kTicketBits) - 1));
   wr.sg_list = sge;
+  wr.next = nullptr;
+  wr.send_flags = 0;
   if (frame.insert_checksums) wr.send_flags |= IBV_SEND_IP_CSUM;
   if (ticket % kSignalEvery == 0) wr.send_flags |= IBV_SEND_SIGNALED;
   if (frame.tso_mss != 0) {

@@ -91,7 +91,7 @@ class TxRing {
   uint64_t queued_ = 0;
   size_t batch_ = 0;
   int refusal_ = 0;
-  std::array<ibv_send_wr, kBatch> wrs_;
+  std::array<ibv_send_wr, kBatch> wrs_{};
   std::array<std::array<ibv_sge, kMaxSges>, kBatch> sges_;
   std::vector<Lkeys> lkeys_;  // By ticket.
 };

@@ -88,6 +88,8 @@ class TestHost {
   RuleId Steer(const TestHost& from, Port from_port, Port to_port, QueueId to);
 
  private:
+  uint32_t EmitHeader(const Segment& segment, std::byte* at) const;
+
   const HostOptions options_;
   std::unique_ptr<VerbsDevice> device_;
   std::optional<HostArena> control_memory_;
