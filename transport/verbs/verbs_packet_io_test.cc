@@ -1,6 +1,8 @@
 // VerbsPacketIo over softnic: two hosts in one process, a cable in between.
 #include "transport/verbs/verbs_packet_io.h"
 
+#include <errno.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -183,6 +185,38 @@ TEST_F(TwoHosts, RulesMatchByKindAndPriority) {
   const RxFrame back = NextFrame(*b_);
   EXPECT_EQ(back.queue, q2);
   FreeSlot(*b_, back);
+}
+
+// IPv6 has a spec of its own, of four times the addresses. A listener for any
+// address names none.
+TEST_F(TwoHosts, RulesOfEveryKindForIpv6AndAnyAddress) {
+  Connect(TwoDevices());
+  const IpAddress v6 = *IpAddress::Parse("fd00::2");
+  const IpAddress peer = *IpAddress::Parse("fd00::1");
+  const IpAddress any_v6 = *IpAddress::Parse("::");
+  const FlowMatch rows[] = {
+      {.kind = FlowMatch::Kind::kConnection,
+       .tuple = {{v6, kTo}, {peer, kFrom}}},
+      {.kind = FlowMatch::Kind::kPortBlock,
+       .tuple = {.local = {v6, Port{2048}}},
+       .port_block_bits = 8},
+      {.kind = FlowMatch::Kind::kListener, .tuple = {.local = {v6, kTo}}},
+      {.kind = FlowMatch::Kind::kListener,
+       .tuple = {.local = {any_v6, Port{81}}}}};
+  for (const FlowMatch& match : rows) {
+    EXPECT_EQ(b_->AwaitRule(b_->io().AddRule(match, kControlQueue)), 0);
+  }
+  const FlowMatch too_wide = {.kind = FlowMatch::Kind::kPortBlock,
+                              .tuple = {.local = {v6, Port{2048}}},
+                              .port_block_bits = 17};
+  EXPECT_EQ(b_->AwaitRule(b_->io().AddRule(too_wide, kControlQueue)), EINVAL);
+
+  const FlowMatch any = {.kind = FlowMatch::Kind::kListener,
+                         .tuple = {.local = {IpAddress{}, Port{80}}}};
+  ASSERT_EQ(b_->AwaitRule(b_->io().AddRule(any, kControlQueue)), 0);
+  a_->Send({.to = &*b_, .to_port = Port{80}, .payload_bytes = 10});
+  a_->io().TxFlush();
+  FreeSlot(*b_, NextFrame(*b_));
 }
 
 TEST_F(TwoHosts, TsoIsCutByTheNic) {
