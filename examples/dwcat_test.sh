@@ -39,7 +39,7 @@ expect 2 "echo serve|call" "echo without words" "$echo"
 expect 1 "sn9" "no such device" \
   "$dwcat" send 10.0.0.2:7000 "$folder/file" --address 10.0.0.1/24 \
   --device sn9
-expect 1 "No such file" "no such file" \
+expect 1 "ENOENT" "no such file" \
   "$dwcat" send 10.0.0.2:7000 "$folder/none" "${at[@]}"
 expect 1 "10.0.0.2" "nobody answers" \
   "$dwcat" send 10.0.0.2:7000 "$folder/file" "${at[@]}"

@@ -3,6 +3,12 @@
 # readme_check.sh README.md READMEEXAMPLE.CC READMEEXAMPLE LIBSOFTNIC
 set -uo pipefail
 
+failed=0
+fail() {
+  echo "FAIL: $*"
+  failed=1
+}
+
 between() { # FILE: the lines between the markers, without indentation
   sed -n '/README begins/,/README ends/p' "$1" | sed '1d;$d;s/^  //'
 }
@@ -12,7 +18,7 @@ in_readme() {
 if diff <(in_readme "$1") <(between "$2"); then
   echo "PASS: README.md shows the example that is compiled"
 else
-  echo "FAIL: README.md and $2 differ"
+  fail "README.md and $2 differ"
 fi
 
 cable="$(mktemp -d)"
@@ -23,5 +29,6 @@ said="$(DEVWIRE_VERBS_LIBRARY="$PWD/$4" \
 if [[ "$said" == "hello, device" ]]; then
   echo "PASS: the example runs"
 else
-  echo "FAIL: the example printed '$said'"
+  fail "the example printed '$said'"
 fi
+exit "$failed"
