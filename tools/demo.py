@@ -124,7 +124,10 @@ class Demo:
                    for r in results)
         drops = {}
         for r in results:
-            for reason, count in r["drops"].items():
+            reasons = dict(r["drops"])
+            if r["nic_frames_without_receive"]:
+                reasons["no receive posted"] = r["nic_frames_without_receive"]
+            for reason, count in reasons.items():
                 drops[reason] = drops.get(reason, 0) + count
         self.rows.append([
             name, f"{gigabits:.2f}",
