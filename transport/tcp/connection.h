@@ -108,7 +108,7 @@ class Connection {
     CongestionFactory congestion = &NewNewReno;
 
     // The receive window. max_slot_quota sizes the rings: SetReceiveLimits
-    // cannot go above it. slot_quota > slot_reserve.
+    // cannot go above it.
     ReceiveLimits receive{.byte_budget = 1 << 20, .slot_quota = 512};
     uint32_t max_slot_quota = 512;
     uint32_t slot_bytes = 2048;

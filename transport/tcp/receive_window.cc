@@ -20,7 +20,6 @@ ReceiveWindow::ReceiveWindow(const Options& options)
       slot_reserve_(options.slot_reserve),
       full_segment_(std::min<uint32_t>(options.mss, options.slot_bytes)) {
   CHECK_GT(options.limits.byte_budget, 0u);
-  CHECK_GT(options.limits.slot_quota, options.slot_reserve);
   CHECK_GT(full_segment_, 0u);
   bytes_per_slot_x8_ = 8 * std::min(full_segment_, kFirstBytesPerSlot);
   if (options.use_scaling) {
