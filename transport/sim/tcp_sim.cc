@@ -47,12 +47,24 @@ TcpHost::Options HostOptions(const TcpSimSetup& setup, bool is_client) {
   return o;
 }
 
+void TellSeedOnAbort(uint64_t seed) {
+  std::snprintf(running, sizeof(running), "\nsimulation: aborted, seed %llu\n",
+                static_cast<unsigned long long>(seed));
+  std::signal(SIGABRT, OnAbort);
+}
+
+// What arrives by `link` now.
+void TakeFrames(SimLink& link, TcpHost& to, Instant now) {
+  while (auto frame = link.Receive(now)) {
+    to.OnFrame(*frame, now);
+    to.Finish(now);
+  }
+}
+
 }  // namespace
 
 TcpSimResult RunTcpSim(const TcpSimSetup& setup) {
-  std::snprintf(running, sizeof(running), "\nsimulation: aborted, seed %llu\n",
-                static_cast<unsigned long long>(setup.seed));
-  std::signal(SIGABRT, OnAbort);
+  TellSeedOnAbort(setup.seed);
   SimLink up(setup.faults, setup.seed ^ 0xaaaa);
   SimLink down(setup.faults, setup.seed ^ 0x5555);
   TcpHost client(HostOptions(setup, true), up);
@@ -92,14 +104,8 @@ TcpSimResult RunTcpSim(const TcpSimSetup& setup) {
     }
     now = std::max(now, next);
     ++result.events;
-    while (auto frame = up.Receive(now)) {
-      server.OnFrame(*frame, now);
-      server.Finish(now);
-    }
-    while (auto frame = down.Receive(now)) {
-      client.OnFrame(*frame, now);
-      client.Finish(now);
-    }
+    TakeFrames(up, server, now);
+    TakeFrames(down, client, now);
     client.OnTime(now);
     server.OnTime(now);
     client.Finish(now);
@@ -110,13 +116,13 @@ TcpSimResult RunTcpSim(const TcpSimSetup& setup) {
     }
     failure = !client.failure().empty() ? client.failure() : server.failure();
   }
+  result.took = now - start;
   if (!failure.empty()) {
     result.failure = absl::StrCat(
-        "seed ", setup.seed, " at ", (now - start).microseconds(),
+        "seed ", setup.seed, " at ", result.took.microseconds(),
         " us: ", failure, "\n  ", client.ToString(), "\n  ", server.ToString(),
         "\n  up: ", up.StatsString(), "\n  down: ", down.StatsString());
   }
-  result.took = now - start;
   result.client_read = client.bytes_read();
   result.server_read = server.bytes_read();
   result.client_error = client.error();
