@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "softnic/caps.h"
+#include "softnic/counter_table.h"
 #include "softnic/front.h"
 #include "softnic/registry.h"
 #include "softnic/softnic.h"
@@ -319,38 +320,9 @@ int softnic_query_counters(const char* name, softnic_counters* out,
   if (device->backend == nullptr) return ENODEV;
   const DeviceShared& s = *device->backend->shared();
   softnic_counters c = {};
-#define SOFTNIC_COPY(field) c.field = s.field.value()
-  SOFTNIC_COPY(rx_delivered);
-  SOFTNIC_COPY(rx_delivered_bytes);
-  SOFTNIC_COPY(rx_no_rule);
-  SOFTNIC_COPY(rx_no_receive);
-  SOFTNIC_COPY(rx_not_ready);
-  SOFTNIC_COPY(rx_too_long);
-  SOFTNIC_COPY(rx_foreign_mac);
-  SOFTNIC_COPY(rx_malformed);
-  SOFTNIC_COPY(rx_link_down);
-  SOFTNIC_COPY(rx_bad_checksum);
-  SOFTNIC_COPY(rx_errors);
-  SOFTNIC_COPY(tx_frames);
-  SOFTNIC_COPY(tx_bytes);
-  SOFTNIC_COPY(tx_looped);
-  SOFTNIC_COPY(tx_too_long);
-  SOFTNIC_COPY(tx_malformed);
-  SOFTNIC_COPY(tx_link_down);
-  SOFTNIC_COPY(tx_errors);
-  SOFTNIC_COPY(landed_host_bytes);
-  SOFTNIC_COPY(landed_dmabuf_bytes);
-  SOFTNIC_COPY(gathered_host_bytes);
-  SOFTNIC_COPY(gathered_dmabuf_bytes);
-  SOFTNIC_COPY(payload_landed_host_bytes);
-  SOFTNIC_COPY(payload_landed_dmabuf_bytes);
-  SOFTNIC_COPY(payload_gathered_host_bytes);
-  SOFTNIC_COPY(payload_gathered_dmabuf_bytes);
-  SOFTNIC_COPY(flushed);
-  SOFTNIC_COPY(cq_overruns);
-  SOFTNIC_COPY(events_lost);
-  SOFTNIC_COPY(late_scatters);
-#undef SOFTNIC_COPY
+  for (const CounterRow& row : kCounterRows) {
+    c.*row.shown = (s.*row.source).value();
+  }
   c.rules = s.rules.load(std::memory_order_relaxed);
   memset(out, 0, size);
   memcpy(out, &c, std::min(size, sizeof(c)));

@@ -288,6 +288,7 @@ bool DeviceCore::Progress(uint32_t receive_budget) {
   // The application unmapped memory that it had posted.
   if (!host_.is_local() && !host_.Flush()) shared_->rx_errors.Add();
   PublishCompletions();
+  if (has_wire_faults_) CopyWireCounters();
   RaisePortEvents();
   if (counter_file_.is_wanted()) counter_file_.OnProgress(clock_->Now());
   return moved;

@@ -180,6 +180,7 @@ class DeviceCore final : public Receiver {
   bool IsTooEarly(const SendWqe& wqe) const;
   void RevokeOne(std::span<const ResolvedSge> sges);
   void RunLateWrites(bool all);
+  void CopyWireCounters();
   void ApplyFaults();
 
   DeviceConfig config_;
@@ -201,6 +202,7 @@ class DeviceCore final : public Receiver {
   uint32_t next_cq_ = 1;
   uint32_t next_qp_ = 0;
   bool link_was_up_ = true;
+  bool has_wire_faults_ = false;  // now, or at any time before
   bool has_work_faults_ = false;  // any fault of single work requests
   uint32_t pushed_ = 0;           // completions, of all queues
   uint64_t received_ = 0;         // frames that the port has handed over

@@ -61,11 +61,34 @@ void DeviceCore::RunLateWrites(bool all) {
   }
 }
 
+// From the port, which has them in memory of its own.
+void DeviceCore::CopyWireCounters() {
+  const auto copy = [](const devwire::Counter& from, devwire::Counter* to) {
+    to->Add(from.value() - to->value());
+  };
+  const FaultCounters& tx = port_->tx_counters();
+  copy(tx.doubled, &shared_->wire_tx_doubled);
+  copy(tx.corrupted, &shared_->wire_tx_corrupted);
+  copy(tx.overtaken, &shared_->wire_tx_overtaken);
+  const FaultCounters& rx = port_->rx_counters();
+  copy(rx.doubled, &shared_->wire_rx_doubled);
+  copy(rx.corrupted, &shared_->wire_rx_corrupted);
+  copy(rx.overtaken, &shared_->wire_rx_overtaken);
+  const uint64_t tx_lost = tx.lost.value() + tx.no_slot.value();
+  shared_->wire_tx_lost.Add(tx_lost - shared_->wire_tx_lost.value());
+  const uint64_t rx_lost = rx.lost.value() + rx.no_slot.value();
+  shared_->wire_rx_lost.Add(rx_lost - shared_->wire_rx_lost.value());
+}
+
 void DeviceCore::ApplyFaults() {
   const FaultConfig& faults = config_.faults;
   has_work_faults_ = faults.cqe_error > 0 || faults.cqe_error_at > 0 ||
                      faults.qp_error > 0 || faults.qp_error_at > 0 ||
                      faults.revoke_at > 0;
+  has_wire_faults_ = has_wire_faults_ || faults.loss > 0 || faults.dup > 0 ||
+                     faults.corrupt > 0 || faults.reorder > 0 ||
+                     faults.delay > devwire::Duration() ||
+                     faults.delay_jitter > devwire::Duration();
   if (Mr* mr = mrs_.Find(faults.revoke_lkey); mr != nullptr) {
     mr->is_revoked = true;
   }

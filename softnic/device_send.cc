@@ -61,8 +61,11 @@ bool DeviceCore::Gather(QueuePair& qp, SendWqe& wqe) {
     if (sge.length == 0) continue;  // mlx5 skips them.
     ResolvedSge& out = gathered_.sges[gathered_.count];
     if (!mrs_.Resolve(sge, qp.spec().pd, /*writes=*/false, &out)) return false;
-    if (out.local == nullptr) out.local = stage_.Find(qp, mrs_, i);
-    if (out.local == nullptr) return false;
+    if (out.local == nullptr) {
+      const bool is_late = config_.faults.late_gather > devwire::Duration();
+      out.local = stage_.Find(qp, mrs_, i, is_late ? 1 : SendStage::kMaxWqes);
+      if (out.local == nullptr) return false;
+    }
     gathered_.length += sge.length;
     ++gathered_.count;
   }

@@ -240,6 +240,8 @@ TEST_P(Cable, LossRepeatsWithItsSeed) {
     Configure("dev=a,seed=5");
   }
   EXPECT_EQ(arrived[0], arrived[1]);
+  EXPECT_EQ(a_->counters().wire_tx_lost,
+            400 - arrived[0].size() - arrived[1].size());
 }
 
 // A completion queue that overflows is in error for good, with an event.

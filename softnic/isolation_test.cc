@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -246,6 +247,56 @@ TEST_P(Cable, BesideTheSystemsLibrary) {
   devices = list(&count);
   if (devices != nullptr) free_list(devices);
   dlclose(system);
+}
+
+// Two threads on each device, each with a queue pair of its own and one
+// completion queue for both. (Under TSan this is the test of the locks.)
+TEST_P(Cable, ThreadsShareADevice) {
+  Plug("");
+  constexpr uint64_t kFrames = 2000;
+  ibv_qp* rx = b_->Qp({.depth = 1024});
+  b_->TakeAll(rx);
+  HostBuffer to = b_->Host(2048);
+  for (uint64_t i = 0; i < 1000; ++i) {
+    ASSERT_EQ(b_->Recv(rx, i, {to.Sge(0, 2048)}), 0);
+  }
+  const std::vector<std::byte> frame =
+      MakeHeader(b_->mac(), a_->mac(), false, 22);
+  std::atomic<uint64_t> sent{0};
+  std::atomic<uint64_t> arrived{0};
+  std::atomic<bool> is_over{false};
+  const auto send = [&](ibv_qp* qp, HostBuffer* from) {
+    for (uint64_t i = 0; i < kFrames && !is_over; ++i) {
+      while (a_->Send(qp, i, {from->Sge(0, 64)}, IBV_SEND_SIGNALED) == ENOMEM) {
+        sent += a_->Poll().size();
+        if (is_over) return;
+      }
+    }
+  };
+  const auto receive = [&] {
+    while (!is_over) {
+      for (const ibv_wc& wc : b_->Poll()) {
+        EXPECT_EQ(wc.status, IBV_WC_SUCCESS);
+        ++arrived;
+        EXPECT_EQ(b_->Recv(rx, wc.wr_id, {to.Sge(0, 2048)}), 0);
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    HostBuffer& from = host_.emplace_back(a_->Host(64));
+    memcpy(from.bytes.data(), frame.data(), frame.size());
+    threads.emplace_back(send, a_->Qp({.depth = 128}), &from);
+    threads.emplace_back(receive);
+  }
+  EXPECT_TRUE(Eventually([&] {
+    sent += a_->Poll().size();
+    return sent == 2 * kFrames && arrived == 2 * kFrames;
+  })) << sent
+      << " sent, " << arrived << " arrived";
+  is_over = true;
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(b_->counters().rx_no_receive, 0u);
 }
 
 class DeviceProcess : public Cable {};

@@ -119,6 +119,10 @@ struct DeviceShared {
   devwire::Counter flushed, cq_overruns, events_lost;
   std::atomic<uint64_t> rules{0};
   devwire::Counter late_scatters;
+  devwire::Counter wire_tx_lost, wire_tx_doubled, wire_tx_corrupted,
+      wire_tx_overtaken;
+  devwire::Counter wire_rx_lost, wire_rx_doubled, wire_rx_corrupted,
+      wire_rx_overtaken;
 };
 
 }  // namespace softnic

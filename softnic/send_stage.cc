@@ -4,8 +4,11 @@
 
 namespace softnic {
 
-std::byte* SendStage::Find(QueuePair& qp, MrTable& mrs, uint32_t sge) {
-  if (qp.number() != qp_num_ || qp.sent() - first_ >= count_) Fill(qp, mrs);
+std::byte* SendStage::Find(QueuePair& qp, MrTable& mrs, uint32_t sge,
+                           uint32_t ahead) {
+  if (qp.number() != qp_num_ || qp.sent() - first_ >= count_) {
+    Fill(qp, mrs, std::min({qp.to_send(), kMaxWqes, ahead}));
+  }
   if (qp.sent() - first_ >= count_) return nullptr;
   return at_[qp.sent() - first_][sge];
 }
@@ -34,13 +37,12 @@ bool SendStage::Add(QueuePair& qp, MrTable& mrs, uint32_t ahead) {
   return true;
 }
 
-void SendStage::Fill(QueuePair& qp, MrTable& mrs) {
+void SendStage::Fill(QueuePair& qp, MrTable& mrs, uint32_t limit) {
   qp_num_ = qp.number();
   first_ = qp.sent();
   count_ = 0;
   used_ = 0;
   pieces_ = 0;
-  const uint32_t limit = std::min(qp.to_send(), kMaxWqes);
   while (count_ < limit && Add(qp, mrs, count_)) ++count_;
   if (host_->Read(local_.data(), remote_.data(), pieces_)) return;
   // Some memory is gone: one send at a time finds whose.

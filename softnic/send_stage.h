@@ -30,12 +30,13 @@ class SendStage {
 
   // Where the host bytes of SGE `sge` of the next send of `qp` lie; fetches
   // those of the sends behind it too. Null: the application has no such memory.
-  std::byte* Find(QueuePair& qp, MrTable& mrs, uint32_t sge);
+  // `ahead`: how many sends may be fetched together, >= 1.
+  std::byte* Find(QueuePair& qp, MrTable& mrs, uint32_t sge, uint32_t ahead);
   // What was fetched is stale: the queue pair was reset.
   void Forget() { count_ = 0; }
 
  private:
-  void Fill(QueuePair& qp, MrTable& mrs);
+  void Fill(QueuePair& qp, MrTable& mrs, uint32_t limit);
   // False: no more room.
   bool Add(QueuePair& qp, MrTable& mrs, uint32_t ahead);
 

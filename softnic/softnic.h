@@ -69,6 +69,15 @@ struct softnic_counters {
   uint64_t events_lost;   /* asynchronous events nobody fetched in time */
   uint64_t rules;         /* flow rules installed now */
   uint64_t late_scatters; /* receives whose payload landed late */
+  /* By the faults of the wire; frames sent, and received. */
+  uint64_t wire_tx_lost;
+  uint64_t wire_tx_doubled;
+  uint64_t wire_tx_corrupted;
+  uint64_t wire_tx_overtaken;
+  uint64_t wire_rx_lost;
+  uint64_t wire_rx_doubled;
+  uint64_t wire_rx_corrupted;
+  uint64_t wire_rx_overtaken;
 };
 
 /* Fills the first `size` bytes of *out (sizeof of the caller's struct) with the
