@@ -18,6 +18,14 @@ Duration UpTo(Duration max, Prng& prng) {
       prng.Below(static_cast<uint64_t>(max.nanoseconds()) + 1)));
 }
 
+// Under a checksum: IPv4 or IPv6. ARP has none but the FCS.
+bool IsIp(const SimFrame& frame) {
+  if (frame.size() <= kEthernetHeader) return false;
+  const auto type =
+      static_cast<uint32_t>(frame[12]) << 8 | static_cast<uint32_t>(frame[13]);
+  return type == 0x0800 || type == 0x86dd;
+}
+
 }  // namespace
 
 bool SimLink::IsBlackout(Instant now) const {
@@ -63,7 +71,7 @@ void SimLink::Send(SimFrame frame, Instant now) {
     ++stats_.lost;
     return;
   }
-  if (frame.size() > kEthernetHeader && prng_.Chance(faults_.corrupt)) {
+  if (IsIp(frame) && prng_.Chance(faults_.corrupt)) {
     const uint64_t bit = prng_.Below((frame.size() - kEthernetHeader) * 8);
     frame[kEthernetHeader + bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
     ++stats_.corrupted;

@@ -15,6 +15,7 @@ constexpr int kFrames = 10'000;
 SimFrame Numbered(uint32_t number, size_t bytes = 100) {
   SimFrame frame(bytes);
   std::memcpy(frame.data(), &number, sizeof(number));
+  frame[12] = std::byte{8};  // IPv4, as far as the link looks.
   return frame;
 }
 
@@ -139,6 +140,15 @@ TEST(SimLinkTest, CorruptionIsOneBitBehindTheEthernetHeader) {
     }
     EXPECT_EQ(bits, 1);
   }
+}
+
+TEST(SimLinkTest, ArpIsNotCorrupted) {
+  SimLink link({.corrupt = 1}, 5);
+  SimFrame arp = Numbered(1);
+  arp[13] = std::byte{6};
+  link.Send(arp, Instant());
+  EXPECT_EQ(link.stats().corrupted, 0u);
+  EXPECT_EQ(*link.Receive(link.NextArrival()), arp);
 }
 
 TEST(SimLinkTest, BurstsAreLongerThanChance) {
