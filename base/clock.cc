@@ -11,4 +11,10 @@ Instant MonotonicClock::Now() const {
                                   ts.tv_nsec);
 }
 
+int64_t UnixNanoseconds() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+}
+
 }  // namespace devwire

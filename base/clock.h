@@ -20,6 +20,10 @@ class MonotonicClock final : public Clock {
   Instant Now() const override;
 };
 
+// Nanoseconds since 1970, CLOCK_REALTIME: for time stamps that people read,
+// never for deadlines.
+int64_t UnixNanoseconds();
+
 // A clock that stands still until it is moved; for tests and the simulator.
 class ManualClock final : public Clock {
  public:

@@ -3,10 +3,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <ctime>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "base/clock.h"
 #include "memreg/host_memory.h"
 #include "sockets/errno_map.h"
 #include "sockets/stack_core.h"
@@ -59,12 +59,6 @@ absl::Status OpenErrorStatus(OpenError error, const std::string& what,
       return engine.queue_error();
   }
   return ErrnoStatus(EIO, "unknown");
-}
-
-int64_t EpochOf(const Clock& clock) {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * 1'000'000'000LL + now.tv_nsec - clock.Now().nanoseconds();
 }
 
 }  // namespace
@@ -250,11 +244,12 @@ absl::Status Stack::StartCapture(const std::string& path, uint64_t max_bytes) {
   if (core_->capture != nullptr) {
     return ErrnoStatus(EEXIST, "a capture is being written: stop it first");
   }
-  absl::StatusOr<std::unique_ptr<PcapngWriter>> writer =
-      PcapngWriter::Open({.path = path,
-                          .max_file_bytes = max_bytes,
-                          .interface_name = core_->device->name(),
-                          .epoch_of_clock_ns = EpochOf(core_->clock)});
+  absl::StatusOr<std::unique_ptr<PcapngWriter>> writer = PcapngWriter::Open(
+      {.path = path,
+       .max_file_bytes = max_bytes,
+       .interface_name = core_->device->name(),
+       .epoch_of_clock_ns =
+           UnixNanoseconds() - core_->clock.Now().nanoseconds()});
   if (!writer.ok()) return writer.status();
   core_->capture = *std::move(writer);
   core_->Call([&] { core_->engine->set_capture(core_->capture.get()); });
