@@ -36,6 +36,7 @@ void FreeCq(FrontCq* cq) {
 }  // namespace
 
 int PollCq(ibv_cq* handle, int count, ibv_wc* wc) {
+  if (count <= 0) return 0;
   FrontCq* cq = CqOf(handle);
   const std::lock_guard<std::mutex> lock(*cq->mutex);
   uint32_t ready =

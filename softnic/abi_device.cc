@@ -98,7 +98,11 @@ FrontContext* OpenLocked(FrontDevice* device) {
 
 // With device->mutex held.
 void DropBackendIfUnused(FrontDevice* device) {
-  if (device->open_contexts == 0) device->backend = nullptr;
+  if (device->open_contexts > 0) return;
+  // Handles that the application forgot are nobody's from here on.
+  for (auto& qp : device->qps) qp = nullptr;
+  device->cqs.clear();
+  device->backend = nullptr;
 }
 
 }  // namespace

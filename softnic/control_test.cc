@@ -281,6 +281,38 @@ TEST_P(Cable, CompletionsGoWithTheirQueuePair) {
   for (int i = 0; i < 100; ++i) EXPECT_TRUE(a_->Poll().empty());
 }
 
+// A device opened twice is one device: queues of both contexts work, and each
+// context hears of the port.
+TEST_P(Cable, TwoContextsOneDevice) {
+  Plug("");
+  Nic again("a");
+  ibv_qp* first = a_->Qp();
+  ibv_qp* second = again.Qp();
+  EXPECT_NE(first->qp_num, second->qp_num);
+  const HostBuffer m1 = a_->Host(64);
+  const HostBuffer m2 = again.Host(64);
+  ASSERT_EQ(a_->Send(first, 1, {m1.Sge(0, 64)}, IBV_SEND_SIGNALED), 0);
+  ASSERT_EQ(again.Send(second, 2, {m2.Sge(0, 64)}, IBV_SEND_SIGNALED), 0);
+  size_t done = 0;
+  EXPECT_TRUE(Eventually([&] {
+    b_->Poll();
+    done += a_->Poll().size() + again.Poll().size();
+    return done == 2;
+  }));
+  // A region of the one context is none of the other's.
+  ASSERT_EQ(again.Send(second, 3, {m1.Sge(0, 64)}, IBV_SEND_SIGNALED), 0);
+  const std::vector<ibv_wc> got = again.Await(1);
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].status, IBV_WC_LOC_PROT_ERR);
+  Configure("dev=a,link=down");
+  for (Nic* nic : {a_.get(), &again}) {
+    ibv_async_event event;
+    ASSERT_EQ(Verbs().get_async_event(nic->context(), &event), 0);
+    EXPECT_EQ(event.event_type, IBV_EVENT_PORT_ERR);
+    Verbs().ack_async_event(&event);
+  }
+}
+
 // A third end of a cable is refused by name.
 TEST_P(Cable, ThirdEndIsRefused) {
   Plug("");
