@@ -26,7 +26,7 @@ import time
 
 MIB = 1 << 20
 LINUX, OURS = "10.78.0.1", "10.78.0.2"
-PORT = 27007  # One that tshark has no dissector for: the payload is random.
+PORT = 27007  # One that tshark has no dissector for.
 TIMEOUT = 300
 # tcp.analysis items that say something about the ends' speed, not the wire.
 ALLOWED_EXPERT = ("completely full", "zero window", "zerowindow")
@@ -205,16 +205,17 @@ def corrupt_one_frame(capture, corrupted):
     pathlib.Path(corrupted).write_bytes(data)
 
 
-def judge_capture(folder, file):
+def judge_capture(folder):
     if shutil.which("tshark") is None:
         print("SKIP: capture: tshark is not installed")
         return
     capture = folder / "wire.pcap"
     device = DEVICE.format(vnet=0, mtu=600) + f",pcap={capture}"
     set_mtu(600)
-    # 54 MiB are 103,000 segments of 548 bytes, and tshark is slow.
+    # Text: in random bytes tshark's heuristics find protocols of their own, and
+    # warn about those.
     part = folder / "part"
-    part.write_bytes(pathlib.Path(file).read_bytes()[:54 * MIB])
+    part.write_bytes(b"devwire carries bytes.\n" * (54 * MIB // 23))
     if not try_transfer(KINDS[0], "captured at MTU 600", device, folder,
                         part):
         return
@@ -260,7 +261,7 @@ def main():
                 try_transfer(kind, f"{offloads}, clean", device, folder, file)
                 try_transfer(kind, f"{offloads}, 1 % loss, reordering and "
                              "duplication", device + FAULTS, folder, file)
-        judge_capture(folder, file)
+        judge_capture(folder)
         if os.environ.get("DEVWIRE_LONG"):
             with open(file, "ab") as out:
                 for _ in range(15):
