@@ -25,7 +25,9 @@
 #include "softnic/cable_fixture.h"
 #include "softnic/verbs_fixture.h"
 
-#if defined(__has_feature)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // gcc
+#define SOFTNIC_SANITIZED
+#elif defined(__has_feature)  // clang
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define SOFTNIC_SANITIZED
 #endif
