@@ -37,15 +37,34 @@ bool CommandRing::TryPush(Command* command) {
   }
 }
 
-void CommandRing::Execute(Command* command) {
+bool CommandRing::Execute(Command* command) {
+  // Sequentially consistent, with Close(): who finds the ring open is found in
+  // pushing_ by the consumer, which then waits for the push.
+  pushing_.fetch_add(1, std::memory_order_seq_cst);
+  if (is_closed_.load(std::memory_order_seq_cst)) {
+    pushing_.fetch_sub(1, std::memory_order_relaxed);
+    return false;
+  }
   while (!TryPush(command)) std::this_thread::yield();
+  pushing_.fetch_sub(1, std::memory_order_release);
   for (int i = 0; i < kSpins; ++i) {
-    if (command->is_done.load(std::memory_order_acquire) != 0) return;
+    if (command->is_done.load(std::memory_order_acquire) != 0) return true;
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
   }
   command->is_done.wait(0, std::memory_order_acquire);
+  return true;
+}
+
+void CommandRing::Close() {
+  is_closed_.store(true, std::memory_order_seq_cst);
+  // Those who wait for room need some to be made.
+  while (pushing_.load(std::memory_order_seq_cst) != 0) {
+    if (RunSome(kCells) == 0) std::this_thread::yield();
+  }
+  while (RunSome(kCells) > 0) {
+  }
 }
 
 size_t CommandRing::RunSome(size_t max) {

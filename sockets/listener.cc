@@ -16,7 +16,8 @@ Listener::~Listener() {
   if (core_->is_in_child()) {
     AbandonInChild(std::move(core_));
   } else if (core_->Usable().ok()) {
-    core_->Call([&] {
+    // Closed meanwhile: it went with the stack.
+    (void)core_->Call([&] {
       core_->poll_set.RemoveListener(ListenerId{id_}, std::nullopt);
       core_->engine->Unlisten(ListenerId{id_});
     });
@@ -28,13 +29,14 @@ absl::StatusOr<std::unique_ptr<Stream>> Listener::TryAccept() {
   std::optional<StreamId> id;
   FourTuple tuple;
   bool is_host = false;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     id = core_->engine->Accept(ListenerId{id_});
     if (!id.has_value()) return;
     const EngineStream& s = *core_->engine->Find(*id);
     tuple = s.tuple;
     is_host = !s.pool.has_value();
   });
+  if (!called.ok()) return called;
   if (!id.has_value()) return nullptr;
   return std::unique_ptr<Stream>(new Stream(core_, *id, tuple, is_host));
 }
@@ -54,6 +56,8 @@ absl::StatusOr<std::unique_ptr<Stream>> Listener::Accept(
                                          local_.ToString(), timeout.seconds()));
     case StackCore::WaitResult::kCancelled:
       return ErrnoStatus(ECANCELED, "accept was cancelled");
+    case StackCore::WaitResult::kClosed:
+      return StackCore::ClosedStatus();
   }
   return nullptr;
 }

@@ -16,7 +16,7 @@ Poller::~Poller() {
   if (core_->is_in_child()) {
     AbandonInChild(std::move(core_));
   } else if (core_->Usable().ok()) {
-    core_->Call([&] { core_->poll_set.DropPoller(id_); });
+    (void)core_->Call([&] { core_->poll_set.DropPoller(id_); });
   }
 }
 
@@ -24,7 +24,7 @@ absl::Status Poller::Add(Stream& stream, Readiness interest, Trigger trigger,
                          uint64_t user_data) {
   if (absl::Status status = stream.Usable(); !status.ok()) return status;
   bool added = false;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     PollSet::Entry entry;
     entry.poller = id_;
     entry.interest = interest;
@@ -34,6 +34,7 @@ absl::Status Poller::Add(Stream& stream, Readiness interest, Trigger trigger,
     entry.ready = core_->engine->ReadinessOf(*core_->engine->Find(stream.id_));
     added = core_->poll_set.AddStream(stream.id_, entry);
   });
+  if (!called.ok()) return called;
   return added ? absl::OkStatus()
                : ErrnoStatus(EEXIST, "the stream is in a poller already");
 }
@@ -42,7 +43,7 @@ absl::Status Poller::Add(Listener& listener, Trigger trigger,
                          uint64_t user_data) {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
   bool added = false;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     PollSet::Entry entry;
     entry.poller = id_;
     entry.interest = kAcceptable;
@@ -53,6 +54,7 @@ absl::Status Poller::Add(Listener& listener, Trigger trigger,
     }
     added = core_->poll_set.AddListener(ListenerId{listener.id_}, entry);
   });
+  if (!called.ok()) return called;
   return added ? absl::OkStatus()
                : ErrnoStatus(EEXIST, "the listener is in a poller already");
 }
@@ -60,7 +62,9 @@ absl::Status Poller::Add(Listener& listener, Trigger trigger,
 absl::Status Poller::Remove(Stream& stream) {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
   bool removed = false;
-  core_->Call([&] { removed = core_->poll_set.RemoveStream(stream.id_, id_); });
+  const absl::Status called = core_->Call(
+      [&] { removed = core_->poll_set.RemoveStream(stream.id_, id_); });
+  if (!called.ok()) return called;
   return removed ? absl::OkStatus()
                  : ErrnoStatus(ENOENT, "the stream is not in this poller");
 }
@@ -68,9 +72,10 @@ absl::Status Poller::Remove(Stream& stream) {
 absl::Status Poller::Remove(Listener& listener) {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
   bool removed = false;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     removed = core_->poll_set.RemoveListener(ListenerId{listener.id_}, id_);
   });
+  if (!called.ok()) return called;
   return removed ? absl::OkStatus()
                  : ErrnoStatus(ENOENT, "the listener is not in this poller");
 }
@@ -88,10 +93,11 @@ absl::StatusOr<size_t> Poller::Wait(std::span<Ready> ready, Duration timeout) {
     if (polls) core_->Poll();
     size_t count = 0;
     PollSet::Bell* bell = nullptr;
-    core_->Call([&] {
+    const absl::Status called = core_->Call([&] {
       count = core_->poll_set.Collect(id_, ready, refresh);
       bell = core_->poll_set.bell(id_);
     });
+    if (!called.ok()) return called;
     const Instant now = core_->clock.Now();
     if (count > 0 || now >= deadline) return count;
     if (!polls) bell->Sleep(std::min(deadline - now, Duration(10_ms)));

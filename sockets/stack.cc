@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -14,8 +15,11 @@
 namespace devwire {
 namespace {
 
-absl::Status OpenErrorStatus(OpenError error, const std::string& what,
+// On the engine's thread.
+absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
                              const Engine& engine) {
+  if (error == OpenError::kNone) return absl::OkStatus();
+  const std::string what = endpoint.ToString();
   switch (error) {
     case OpenError::kNone:
       return absl::OkStatus();
@@ -113,18 +117,19 @@ absl::StatusOr<MemoryUse> Stack::Use(PoolId id) {
   MemoryUse use;
   const FragPool* pool = core_->control_pool.get();
   if (id != kHostPool) {
-    absl::StatusOr<BoundMemory*> memory = core_->Bound(id);
+    const absl::StatusOr<const BoundMemory*> memory = core_->Bound(id);
     if (!memory.ok()) return memory.status();
     pool = (*memory)->pool.get();
     if ((*memory)->is_send_only) return use;
   }
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     use.slot_bytes = pool->slot_bytes();
     use.slots = pool->slot_count();
     use.owners = pool->owners();
     use.slot_fills = core_->engine->slot_fills(id);
     use.max_slot_reuse = core_->engine->max_slot_reuse(id);
   });
+  if (!called.ok()) return called;
   return use;
 }
 
@@ -146,13 +151,14 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
                         core_->options.address.ToString()));
   }
   Engine::ListenResult result;
-  core_->Call([&] {
+  absl::Status failure;
+  const absl::Status called = core_->Call([&] {
     result = core_->engine->Listen(local.ip, local.port, options.memory,
                                    options.backlog);
+    failure = OpenErrorStatus(result.error, local, *core_->engine);
   });
-  if (result.error != OpenError::kNone) {
-    return OpenErrorStatus(result.error, local.ToString(), *core_->engine);
-  }
+  if (!called.ok()) return called;
+  if (!failure.ok()) return failure;
   return std::unique_ptr<Listener>(
       new Listener(core_, static_cast<uint32_t>(result.id),
                    Endpoint{local.ip, result.port}));
@@ -172,14 +178,15 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
                                        remote.ToString()));
   }
   Engine::ConnectResult result;
+  absl::Status failure;
   FourTuple tuple;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     result = core_->engine->Connect(remote, options.local_port, options.memory);
     if (EngineStream* s = core_->engine->Find(result.id)) tuple = s->tuple;
+    failure = OpenErrorStatus(result.error, remote, *core_->engine);
   });
-  if (result.error != OpenError::kNone) {
-    return OpenErrorStatus(result.error, remote.ToString(), *core_->engine);
-  }
+  if (!called.ok()) return called;
+  if (!failure.ok()) return failure;
   return std::unique_ptr<Stream>(
       new Stream(core_, result.id, tuple, !options.memory.has_value()));
 }
@@ -199,7 +206,9 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::Connect(
 absl::StatusOr<std::unique_ptr<Poller>> Stack::NewPoller() {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
   uint32_t id = 0;
-  core_->Call([&] { id = core_->poll_set.NewPoller(); });
+  const absl::Status called =
+      core_->Call([&] { id = core_->poll_set.NewPoller(); });
+  if (!called.ok()) return called;
   return std::unique_ptr<Poller>(new Poller(core_, id));
 }
 
@@ -241,6 +250,7 @@ MacAddress Stack::mac() const {
 
 absl::Status Stack::StartCapture(const std::string& path, uint64_t max_bytes) {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  const std::lock_guard lock(core_->set_up_mutex);
   if (core_->capture != nullptr) {
     return ErrnoStatus(EEXIST, "a capture is being written: stop it first");
   }
@@ -252,16 +262,21 @@ absl::Status Stack::StartCapture(const std::string& path, uint64_t max_bytes) {
            UnixNanoseconds() - core_->clock.Now().nanoseconds()});
   if (!writer.ok()) return writer.status();
   core_->capture = *std::move(writer);
-  core_->Call([&] { core_->engine->set_capture(core_->capture.get()); });
+  const absl::Status called =
+      core_->Call([&] { core_->engine->set_capture(core_->capture.get()); });
+  if (!called.ok()) return called;
   return absl::OkStatus();
 }
 
 absl::Status Stack::StopCapture() {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  const std::lock_guard lock(core_->set_up_mutex);
   if (core_->capture == nullptr) {
     return ErrnoStatus(ENOENT, "no capture is being written");
   }
-  core_->Call([&] { core_->engine->set_capture(nullptr); });
+  const absl::Status called =
+      core_->Call([&] { core_->engine->set_capture(nullptr); });
+  if (!called.ok()) return called;
   const absl::Status status = core_->capture->Close();
   core_->capture.reset();
   return status;

@@ -9,10 +9,13 @@
 //
 // Threads:  StackOptions::Mode says who runs the engine. kCallerPolls: one
 //           thread makes every call (ReturnTokens excepted) and calls Poll()
-//           often, or waits in a Poller. kBusyThread: any thread, any time.
+//           often, or waits in a Poller. kBusyThread: any thread, any time;
+//           but no call on the Stack itself may be in progress when it is
+//           destroyed, while those on its streams, listeners and pollers may.
 // Lifetime: closing (destroying) a stack aborts its open streams, recovers
 //           their slots and lets go of the device. Streams, listeners and
-//           pollers may live on; their calls then answer FailedPrecondition.
+//           pollers may live on; their calls, also those that wait, then
+//           answer FailedPrecondition (ESHUTDOWN).
 //           Bound memory must outlive the stack.
 // Fork:     belongs to the process that opened it: in a child every call
 //           answers FailedPrecondition (EOWNERDEAD) and does nothing else.

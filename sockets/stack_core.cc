@@ -213,7 +213,9 @@ void StackCore::Close() {
   engine.reset();
   capture.reset();
   io.reset();
-  for (auto& memory : bound) memory->region.reset();
+  for (auto& memory : bound) {
+    if (memory != nullptr) memory->region.reset();
+  }
   send_memory.reset();
   linear_memory.reset();
   control_memory.reset();
@@ -231,9 +233,13 @@ absl::Status StackCore::Usable() const {
                        "in the child");
   }
   if (is_closed_.load(std::memory_order_acquire)) {
-    return ErrnoStatus(ESHUTDOWN, "the stack is closed: open another");
+    return ClosedStatus();
   }
   return absl::OkStatus();
+}
+
+absl::Status StackCore::ClosedStatus() {
+  return ErrnoStatus(ESHUTDOWN, "the stack is closed: open another");
 }
 
 void StackCore::Run() {
@@ -248,9 +254,7 @@ void StackCore::Run() {
       idle = 0;
     }
   }
-  // Those who asked just before get their answer.
-  while (commands_.RunSome(CommandRing::kCells) > 0) {
-  }
+  commands_.Close();
 }
 
 void StackCore::PollOrPause() {
@@ -265,11 +269,12 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
                                        DeviceMemory* memory,
                                        std::unique_ptr<DeviceMemory> adopted,
                                        const PoolOptions& pool_options) {
-  const size_t index = static_cast<size_t>(kFirstDevicePool) + bound.size();
+  const std::lock_guard lock(set_up_mutex);
+  const size_t index = next_pool_;
   if (index >= kMaxPools) {
     return ErrnoStatus(ENOBUFS, absl::StrFormat("%u regions are bound: one "
                                                 "stack takes no more",
-                                                bound.size()));
+                                                kMaxPools - 2));
   }
   auto made = std::make_unique<BoundMemory>();
   made->adopted = std::move(adopted);
@@ -278,6 +283,8 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
       {.relaxed_ordering = pool_options.relaxed_ordering});
   if (!region.ok()) return region.status();
   made->region.emplace(*std::move(region));
+  made->span = {made->region->iova(), made->region->bytes(),
+                made->region->lkey()};
 
   uint32_t slot_bytes = pool_options.slot_bytes;
   if (slot_bytes == 0) {
@@ -300,7 +307,7 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
   made->pool = std::make_unique<FragPool>(FragPool::Options{
       .id = id, .slot_count = slots, .slot_bytes = slot_bytes});
   absl::Status status;
-  Call([&] {
+  const absl::Status called = Call([&] {
     if (!made->is_send_only) status = io->AddPool(*made->pool, *made->region);
     if (!status.ok()) return;
     engine->AddPool(
@@ -308,16 +315,18 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
          .memory = memory,
          .posted_slots = std::min(options.rx_ring_frames, slots / 4)});
   });
+  if (!called.ok()) return called;
   if (!status.ok()) return status;
-  pools_[index].store(made->pool.get(), std::memory_order_release);
-  bound.push_back(std::move(made));
+  bound[index] = std::move(made);
+  ++next_pool_;
+  pools_[index].store(bound[index]->pool.get(), std::memory_order_release);
   return id;
 }
 
-absl::StatusOr<BoundMemory*> StackCore::Bound(PoolId id) {
-  const size_t index =
-      static_cast<size_t>(id) - static_cast<size_t>(kFirstDevicePool);
-  if (index >= bound.size()) {
+absl::StatusOr<const BoundMemory*> StackCore::Bound(PoolId id) {
+  const size_t index = static_cast<size_t>(id);
+  if (index < static_cast<size_t>(kFirstDevicePool) || index >= kMaxPools ||
+      pools_[index].load(std::memory_order_acquire) == nullptr) {
     return ErrnoStatus(EFAULT,
                        absl::StrFormat("memory %u is not bound to this stack: "
                                        "give a BindMemory() result",
@@ -328,7 +337,7 @@ absl::StatusOr<BoundMemory*> StackCore::Bound(PoolId id) {
 
 absl::Status StackCore::CheckReceivePool(const std::optional<PoolId>& id) {
   if (!id.has_value()) return absl::OkStatus();
-  absl::StatusOr<BoundMemory*> memory = Bound(*id);
+  const absl::StatusOr<const BoundMemory*> memory = Bound(*id);
   if (!memory.ok()) return memory.status();
   if ((*memory)->is_send_only) {
     return ErrnoStatus(EINVAL,

@@ -3,7 +3,8 @@
 //
 // Threads:  Call() runs a function on the engine's thread: at once with
 //           kCallerPolls, else through a bounded ring of commands, whose caller
-//           waits. ReturnToken() alone goes around it.
+//           waits. ReturnToken() and Bound() go around it: what they read is
+//           published once and stays until the last handle is gone.
 // Lifetime: kept alive by its handles; Close() takes down the engine and the
 //           device, pools stay until the last handle is gone, so that a token
 //           returned too late meets a pool, and is stale.
@@ -15,6 +16,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -38,10 +40,17 @@
 
 namespace devwire {
 
-// One BindMemory().
+// One BindMemory(). Constant once bound, but for `region`, which Close() lets
+// go of: other threads read `span` instead.
 struct BoundMemory {
+  struct Span {
+    uint64_t iova = 0;
+    uint64_t bytes = 0;
+    uint32_t lkey = 0;
+  };
   std::unique_ptr<DeviceMemory> adopted;  // Ours, when only a DmaBuf was given.
   std::optional<RegisteredRegion> region;
+  Span span;
   std::unique_ptr<FragPool> pool;
   bool is_send_only = false;
 };
@@ -57,34 +66,36 @@ class StackCore {
   // OK, or that the stack is closed, or belongs to the parent process.
   absl::Status Usable() const;
   bool is_in_child() const;
+  static absl::Status ClosedStatus();
   // Idempotent. Every stream is aborted, every slot recovered.
   void Close();
 
-  // Runs `f` on the engine's thread and waits for it. Usable() was asked.
+  // Runs `f` on the engine's thread and waits for it. Usable() was asked; if
+  // the stack was closed since, `f` is not run: ESHUTDOWN.
   template <typename F>
-  void Call(F&& f) {
+  [[nodiscard]] absl::Status Call(F&& f) {
     if (options.mode == StackOptions::Mode::kCallerPolls) {
       f();
-      return;
+      return absl::OkStatus();
     }
     Command command;
     command.run = [](Command* c) { (*static_cast<F*>(c->argument))(); };
     command.argument = const_cast<void*>(static_cast<const void*>(&f));
-    commands_.Execute(&command);
+    return commands_.Execute(&command) ? absl::OkStatus() : ClosedStatus();
   }
 
   bool Poll() { return engine->Poll(); }
 
   // Polls, or waits, until `is_done` (asked on the engine's thread) says yes:
-  // kReady. Bounded by `timeout`.
-  enum class WaitResult : uint8_t { kReady, kTimedOut, kCancelled };
+  // kReady. Bounded by `timeout`, and by the stack's closing.
+  enum class WaitResult : uint8_t { kReady, kTimedOut, kCancelled, kClosed };
   template <typename F>
   WaitResult WaitUntil(F&& is_done, Duration timeout,
                        const CancelFlag* cancel) {
     const Instant deadline = clock.Now() + timeout;
     while (true) {
       bool done = false;
-      Call([&] { done = is_done(); });
+      if (!Call([&] { done = is_done(); }).ok()) return WaitResult::kClosed;
       if (done) return WaitResult::kReady;
       if (cancel != nullptr && cancel->is_cancelled()) {
         return WaitResult::kCancelled;
@@ -99,8 +110,8 @@ class StackCore {
   absl::StatusOr<PoolId> Bind(const DmaBuf& dmabuf, DeviceMemory* memory,
                               std::unique_ptr<DeviceMemory> adopted,
                               const PoolOptions& pool_options);
-  // The memory of this id, or why there is none.
-  absl::StatusOr<BoundMemory*> Bound(PoolId id);
+  // The memory of this id, or why there is none. Any thread.
+  absl::StatusOr<const BoundMemory*> Bound(PoolId id);
   // For a stream or listener that receives into it.
   absl::Status CheckReceivePool(const std::optional<PoolId>& id);
 
@@ -122,10 +133,13 @@ class StackCore {
   std::optional<HostArena> send_memory;
   std::unique_ptr<FragPool> control_pool;
   std::unique_ptr<FragPool> linear_pool;
-  std::vector<std::unique_ptr<BoundMemory>> bound;  // From kFirstDevicePool.
+  std::array<std::unique_ptr<BoundMemory>, kMaxPools> bound;  // By PoolId.
   std::unique_ptr<VerbsPacketIo> io;
   std::unique_ptr<Engine> engine;
-  std::unique_ptr<PcapngWriter> capture;
+  std::unique_ptr<PcapngWriter> capture;  // Guarded by set_up_mutex.
+  // Held by calls that set something up, Call() included; never by the
+  // engine's thread.
+  std::mutex set_up_mutex;
 
  private:
   explicit StackCore(const StackOptions& o);
@@ -139,6 +153,7 @@ class StackCore {
   std::atomic<bool> is_closed_{false};
   // For ReturnToken: pools that any thread may reach.
   std::array<std::atomic<FragPool*>, kMaxPools> pools_{};
+  size_t next_pool_ = static_cast<size_t>(kFirstDevicePool);  // set_up_mutex.
   CommandRing commands_;
   std::atomic<bool> stop_{false};
   std::thread thread_;

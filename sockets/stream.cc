@@ -56,7 +56,7 @@ absl::StatusOr<Received> Stream::ReceiveFrags(std::span<StreamFrag> out,
   if (absl::Status status = Usable(); !status.ok()) return status;
   Received received;
   absl::Status failure;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
     received = core_->engine->ReceiveFrags(s, out, max_bytes);
     if (received.frags == 0 && !received.end_of_stream &&
@@ -64,6 +64,7 @@ absl::StatusOr<Received> Stream::ReceiveFrags(std::span<StreamFrag> out,
       failure = FailureOf(s, *core_->engine);
     }
   });
+  if (!called.ok()) return called;
   if (!failure.ok()) return failure;
   return received;
 }
@@ -91,7 +92,7 @@ absl::StatusOr<Received> Stream::Read(std::span<std::byte> out) {
   }
   Received received;
   absl::Status failure;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
     received = core_->engine->Read(s, out);
     if (received.bytes == 0 && !received.end_of_stream &&
@@ -99,6 +100,7 @@ absl::StatusOr<Received> Stream::Read(std::span<std::byte> out) {
       failure = FailureOf(s, *core_->engine);
     }
   });
+  if (!called.ok()) return called;
   if (!failure.ok()) return failure;
   return received;
 }
@@ -106,33 +108,34 @@ absl::StatusOr<Received> Stream::Read(std::span<std::byte> out) {
 absl::StatusOr<SendOutcome> Stream::SendDevice(
     PoolId memory, std::span<const DeviceSpan> spans, uint64_t cookie) {
   if (absl::Status status = Usable(); !status.ok()) return status;
-  absl::StatusOr<BoundMemory*> bound = core_->Bound(memory);
+  const absl::StatusOr<const BoundMemory*> bound = core_->Bound(memory);
   if (!bound.ok()) return bound.status();
-  const RegisteredRegion& region = *(*bound)->region;
+  const BoundMemory::Span& region = (*bound)->span;
   if (spans.empty() || spans.size() > kMaxSpansPerSend) {
     return ErrnoStatus(EINVAL, absl::StrFormat("1 to %u spans a send, not %u",
                                                kMaxSpansPerSend, spans.size()));
   }
   for (const DeviceSpan& span : spans) {
-    if (span.length > 0 && span.offset <= region.bytes() &&
-        span.length <= region.bytes() - span.offset) {
+    if (span.length > 0 && span.offset <= region.bytes &&
+        span.length <= region.bytes - span.offset) {
       continue;
     }
     return ErrnoStatus(
         EFAULT, absl::StrFormat("span of %u bytes at %u is empty or outside "
                                 "the %u bytes bound: send registered memory",
-                                span.length, span.offset, region.bytes()));
+                                span.length, span.offset, region.bytes));
   }
   SendOutcome outcome = SendOutcome::kWouldBlock;
   absl::Status failure;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
     failure = core_->SendFailure(s);
     if (failure.ok()) {
-      outcome = core_->engine->SendDevice(s, region.iova(), region.lkey(),
-                                          spans, cookie);
+      outcome =
+          core_->engine->SendDevice(s, region.iova, region.lkey, spans, cookie);
     }
   });
+  if (!called.ok()) return called;
   if (!failure.ok()) return failure;
   return outcome;
 }
@@ -141,11 +144,12 @@ absl::StatusOr<size_t> Stream::SendHost(std::span<const std::byte> bytes) {
   if (absl::Status status = Usable(); !status.ok()) return status;
   size_t taken = 0;
   absl::Status failure;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
     failure = core_->SendFailure(s);
     if (failure.ok()) taken = core_->engine->SendHost(s, bytes);
   });
+  if (!called.ok()) return called;
   if (!failure.ok()) return failure;
   return taken;
 }
@@ -154,16 +158,17 @@ absl::StatusOr<size_t> Stream::PollSendCompletions(
     std::span<SendCompletion> out) {
   if (absl::Status status = Usable(); !status.ok()) return status;
   size_t count = 0;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     count = core_->engine->PollSendCompletions(*core_->engine->Find(id_), out);
   });
+  if (!called.ok()) return called;
   return count;
 }
 
 absl::Status Stream::CloseSend() {
   if (absl::Status status = Usable(); !status.ok()) return status;
   absl::Status failure;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
     if (s.error != TcpError::kNone) {
       failure = FailureOf(s, *core_->engine);
@@ -171,12 +176,14 @@ absl::Status Stream::CloseSend() {
       core_->engine->CloseSend(s);
     }
   });
+  if (!called.ok()) return called;
   return failure;
 }
 
 void Stream::Abort(std::string_view reason) {
   if (!Usable().ok()) return;
-  core_->Call([&] {
+  // Closed meanwhile: the stream ended with the stack.
+  (void)core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
     if (!s.is_finished) core_->engine->Abort(s, TcpError::kAborted);
     s.abort_reason.assign(reason);
@@ -185,7 +192,8 @@ void Stream::Abort(std::string_view reason) {
 
 void Stream::Close(CloseOptions options) {
   if (!Usable().ok()) return;
-  core_->Call([&] {
+  // Closed meanwhile: the stream ended with the stack.
+  (void)core_->Call([&] {
     core_->poll_set.RemoveStream(id_, std::nullopt);
     core_->engine->Close(*core_->engine->Find(id_), options.keep_frags);
   });
@@ -195,13 +203,14 @@ void Stream::Close(CloseOptions options) {
 absl::Status Stream::ConnectStatus() {
   if (absl::Status status = Usable(); !status.ok()) return status;
   absl::Status answer;
-  core_->Call([&] {
+  const absl::Status called = core_->Call([&] {
     const EngineStream& s = *core_->engine->Find(id_);
     if (s.was_connected) return;
     answer = s.error != TcpError::kNone
                  ? FailureOf(s, *core_->engine)
                  : ErrnoStatus(EINPROGRESS, "still connecting");
   });
+  if (!called.ok()) return called;
   return answer;
 }
 
@@ -222,6 +231,8 @@ absl::Status Stream::WaitConnected(Duration timeout, const CancelFlag* cancel) {
                           tuple_.remote.ToString(), timeout.seconds()));
     case StackCore::WaitResult::kCancelled:
       return ErrnoStatus(ECANCELED, "connect was cancelled");
+    case StackCore::WaitResult::kClosed:
+      return StackCore::ClosedStatus();
   }
   return absl::OkStatus();
 }
@@ -229,7 +240,9 @@ absl::Status Stream::WaitConnected(Duration timeout, const CancelFlag* cancel) {
 absl::StatusOr<StreamInfo> Stream::Info() {
   if (absl::Status status = Usable(); !status.ok()) return status;
   StreamInfo info;
-  core_->Call([&] { core_->FillInfo(*core_->engine->Find(id_), &info); });
+  const absl::Status called =
+      core_->Call([&] { core_->FillInfo(*core_->engine->Find(id_), &info); });
+  if (!called.ok()) return called;
   return info;
 }
 
