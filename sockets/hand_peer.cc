@@ -1,0 +1,166 @@
+#include "sockets/hand_peer.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "sockets/two_stacks.h"
+
+namespace devwire {
+namespace {
+
+constexpr uint16_t kVlanTci = 5;
+
+// Makes room for `bytes` of NOPs behind the fixed IPv4 header. Returns the
+// new length of the headers.
+uint32_t InsertIpOptions(std::byte* frame, uint32_t l3, uint32_t header_bytes,
+                         uint8_t bytes) {
+  std::byte* const ip = frame + l3;
+  std::byte* const options = ip + kMinIpv4HeaderBytes;
+  std::memmove(options + bytes, options,
+               header_bytes - l3 - kMinIpv4HeaderBytes);
+  std::memset(options, 1, bytes);  // RFC 791 3.1, "No Operation".
+  const uint32_t ip_bytes = kMinIpv4HeaderBytes + bytes;
+  Store8(ip, static_cast<uint8_t>(0x40 | ip_bytes / 4));
+  StoreBe16(ip + 2, static_cast<uint16_t>(LoadBe16(ip + 2) + bytes));
+  WriteIpv4Checksum(ip, ip_bytes);
+  return header_bytes + bytes;
+}
+
+}  // namespace
+
+HandPeer::HandPeer(const Options& options)
+    : options_(options),
+      host_({.device = options.device,
+             .ip = options.ip,
+             .mtu = options.mtu,
+             .ring_wrs = 64}) {
+  FlowMatch match;
+  match.kind = FlowMatch::Kind::kOwnedHost;
+  host_.io().Replenish();
+  CHECK_EQ(host_.AwaitRule(host_.io().AddRule(match, kControlQueue)), 0);
+}
+
+bool HandPeer::Connect(Port from, const Shape& shape) {
+  port_ = from;
+  HeaderTemplate::Options header;
+  header.source_mac = host_.io().limits().mac;
+  header.destination_mac = options_.remote_mac;
+  header.tuple = {{options_.ip, from}, options_.remote};
+  plain_ = HeaderTemplate(header);
+  header.vlan_tci = kVlanTci;
+  tagged_ = HeaderTemplate(header);
+  is_connected_ = was_reset_ = saw_fin_ = false;
+  acked_ = segments_in_ = 0;
+  iss_ = SeqNum(0xffff0000u + static_cast<uint16_t>(from));  // Wraps soon.
+  TcpHeader syn;
+  syn.seq = iss_;
+  syn.flags = kSyn;
+  syn.wnd = 0xffff;
+  syn.options.mss = static_cast<uint16_t>(options_.mtu - 40);
+  syn.options.window_scale = 7;
+  syn.options.sack_permitted = options_.sack;
+  if (options_.timestamps) syn.options.timestamps = {++ticks_, 0};
+  // What is sent before the cable's two ends have found each other is lost.
+  const MonotonicClock clock;
+  Instant next = clock.Now();
+  if (!Eventually([&] {
+        if (clock.Now() >= next) {
+          Post(syn, shape, {});
+          next = clock.Now() + 20_ms;
+        }
+        options_.poll();
+        Poll();
+        return is_connected_;
+      })) {
+    return false;
+  }
+  Send(0, 0, shape);
+  return true;
+}
+
+void HandPeer::Send(uint64_t offset, uint32_t bytes, const Shape& shape) {
+  std::vector<std::byte> payload(bytes);
+  for (uint32_t i = 0; i < bytes; ++i) payload[i] = PatternByte(0, offset + i);
+  TcpHeader tcp;
+  tcp.seq = iss_ + 1 + static_cast<uint32_t>(offset);
+  tcp.ack = rcv_nxt_;
+  tcp.flags = shape.flags;
+  tcp.wnd = 0xffff;
+  if (options_.timestamps && shape.timestamps) {
+    tcp.options.timestamps = {++ticks_, ts_recent_};
+  }
+  tcp.options.sack_block_count = shape.sack_blocks;
+  for (uint8_t i = 0; i < shape.sack_blocks; ++i) {
+    tcp.options.sack_blocks[i] = {rcv_nxt_ - 1, rcv_nxt_};
+  }
+  Post(tcp, shape, payload);
+}
+
+// Sent at once, checksums made in software: softnic leaves such a frame alone.
+void HandPeer::Post(TcpHeader tcp, const Shape& shape,
+                    const std::vector<std::byte>& payload) {
+  const HeaderTemplate& header = shape.vlan ? tagged_ : plain_;
+  std::byte* const at = host_.io().TxHeader();
+  CHECK(at != nullptr);
+  TxFrame frame;
+  frame.insert_checksums = false;
+  frame.header_bytes = header.Emit(
+      tcp, {.payload_bytes = static_cast<uint32_t>(payload.size())}, at);
+  WriteTcpChecksum(at, header.l4_offset(), frame.header_bytes, payload);
+  if (shape.ip_option_bytes > 0) {
+    frame.header_bytes =
+        InsertIpOptions(at, header.l4_offset() - kMinIpv4HeaderBytes,
+                        frame.header_bytes, shape.ip_option_bytes);
+  }
+  if (!payload.empty()) {
+    CHECK(host_.memory().CopyIn(0, payload).ok());
+    frame.piece_count = 1;
+    frame.pieces[0] = {.addr = host_.region().iova(),
+                       .length = static_cast<uint32_t>(payload.size()),
+                       .lkey = host_.region().lkey()};
+  }
+  const uint64_t ticket = host_.io().TxPost(frame);
+  host_.io().TxFlush();
+  CHECK(Eventually([&] {
+    options_.poll();
+    Poll();
+    return host_.io().tx_completed() >= ticket;
+  }));
+}
+
+void HandPeer::Poll() {
+  std::array<RxFrame, 32> frames;
+  const size_t count = host_.io().RxBurst(frames);
+  for (size_t i = 0; i < count; ++i) {
+    const RxFrame& frame = frames[i];
+    ParsedFrame parsed;
+    const ParseResult result = ParseFrame(frame.header, frame.header_bytes,
+                                          frame.frame_bytes, &parsed);
+    if (result == ParseResult::kTcp && parsed.tuple.local.port == port_) {
+      last_ = parsed.tcp;
+      ++segments_in_;
+      was_reset_ = was_reset_ || (last_.flags & kRst) != 0;
+      saw_fin_ = saw_fin_ || (last_.flags & kFin) != 0;
+      if (last_.options.timestamps) ts_recent_ = last_.options.timestamps->val;
+      const uint32_t length =
+          parsed.payload_bytes + ((last_.flags & (kSyn | kFin)) != 0 ? 1u : 0u);
+      if ((last_.flags & kSyn) != 0) {
+        rcv_nxt_ = last_.seq + 1;
+        window_scale_ = last_.options.window_scale.value_or(0);
+        is_connected_ = true;
+      } else if (last_.seq == rcv_nxt_) {
+        rcv_nxt_ = rcv_nxt_ + length;
+      }
+      if ((last_.flags & kAck) != 0) {
+        acked_ = static_cast<uint32_t>(last_.ack - (iss_ + 1));
+      }
+    }
+    host_.control_pool().Free(frame.slot);
+  }
+  host_.io().Replenish();
+}
+
+}  // namespace devwire

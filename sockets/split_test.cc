@@ -1,0 +1,406 @@
+// Frames made by hand against a stack that receives into device memory: where
+// the split falls for every header there is (docs/wire.md), and that no
+// segment, however useless, keeps a slot.
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "gtest/gtest.h"
+#include "sockets/hand_peer.h"
+#include "sockets/two_stacks.h"
+#include "transport/verbs/verbs_fixture.h"
+
+namespace devwire {
+namespace {
+
+template <typename T>
+T Take(absl::StatusOr<T> value) {
+  CHECK(value.ok()) << std::string(value.status().message());
+  return *std::move(value);
+}
+
+// Where one frag lay.
+struct Place {
+  bool is_device;
+  uint32_t in_slot;  // Device: the offset in its slot.
+  uint32_t bytes;
+  friend bool operator==(const Place&, const Place&) = default;
+};
+std::ostream& operator<<(std::ostream& out, const Place& p) {
+  return out << (p.is_device ? "device +" : "linear +") << p.in_slot << ": "
+             << p.bytes;
+}
+using Places = std::vector<Place>;
+
+// The stack under test on sn0, the hand-made peer on sn1.
+class Wire {
+ public:
+  struct Options {
+    bool timestamps = true;
+    uint32_t mtu = 1500;
+    uint32_t slot_bytes = 2048;
+    uint64_t receive_bytes = 1 << 20;
+    std::string nic;
+    HandPeer::Shape handshake;
+  };
+
+  explicit Wire(const Options& options);
+  // Every slot is free or posted, at last.
+  ~Wire();
+
+  HandPeer& peer() { return *peer_; }
+  Stream& stream() { return *stream_; }
+  Stack& stack() { return *stack_; }
+  void Reconnect(Port from, const HandPeer::Shape& shape = {});
+
+  bool Until(const std::function<bool()>& step, Duration patience = 10_s);
+  // Receives what is there, compares it, and gives it back or keeps it.
+  void Receive();
+  // Until so many bytes of the stream were received, all told.
+  bool Received(uint64_t bytes) {
+    return Until([&] { return Receive(), received_ >= bytes; });
+  }
+  // Sends, and receives until it is all there. What lay where.
+  Places Exchange(uint32_t bytes, const HandPeer::Shape& shape = {});
+  // FIN both ways, all bytes right, nothing held.
+  void Finish();
+
+  FragPool::Owners Owners(PoolId pool) {
+    return Take(stack_->Use(pool)).owners;
+  }
+  FragPool::Owners Owners() { return Owners(pool_); }
+  uint32_t Held() {
+    uint32_t held = 0;
+    for (const PoolId pool : {kHostPool, pool_}) {
+      held += Owners(pool).reassembly + Owners(pool).application;
+    }
+    return held;
+  }
+  uint64_t Dropped(const std::string& reason);
+  uint64_t Event(const std::string& name);
+  uint64_t received() const { return received_; }
+
+  size_t max_frags = 64;
+  bool keeps_tokens = false;  // Into `tokens`.
+  std::vector<FragToken> tokens;
+  Places places;  // Of all that was received.
+
+ private:
+  const Options options_;
+  std::unique_ptr<MemfdMemory> memory_;
+  std::unique_ptr<Stack> stack_;
+  PoolId pool_{};
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<HandPeer> peer_;
+  std::unique_ptr<Stream> stream_;
+  uint64_t received_ = 0;
+  bool at_end_ = false;
+};
+
+Wire::Wire(const Options& options) : options_(options) {
+  const std::string port =
+      ",port=shm:" + CablePath() + ",mtu=" + std::to_string(options.mtu);
+  ConfigureSoftnic("dev=sn0,mac=02:00:00:00:00:01" + port + options.nic +
+                   ";dev=sn1,mac=02:00:00:00:00:02" + port);
+  StackOptions o;
+  o.verbs_library = SoftnicPath();
+  o.device = "sn0";
+  o.address = IpAddress::V4(10, 0, 0, 1);
+  o.mtu = options.mtu;
+  o.rx_ring_frames = 32;
+  o.neighbors = {{IpAddress::V4(10, 0, 0, 2), {2, 0, 0, 0, 0, 2}}};
+  o.tcp.time_wait = 1_ms;
+  memory_ = Take(MemfdMemory::Allocate(options.receive_bytes));
+  stack_ = Take(Stack::Open(o));
+  pool_ =
+      Take(stack_->BindMemory(*memory_, {.slot_bytes = options.slot_bytes}));
+  listener_ =
+      Take(stack_->Listen({stack_->address(), Port{7000}}, {.memory = pool_}));
+  peer_ = std::make_unique<HandPeer>(
+      HandPeer::Options{.device = "sn1",
+                        .ip = IpAddress::V4(10, 0, 0, 2),
+                        .mtu = options.mtu,
+                        .remote = listener_->local(),
+                        .remote_mac = stack_->mac(),
+                        .timestamps = options.timestamps,
+                        .poll = [this] { stack_->Poll(); }});
+  Reconnect(Port{1000}, options.handshake);
+}
+
+Wire::~Wire() {
+  stream_.reset();
+  EXPECT_TRUE(Until([&] { return Held() == 0; }));
+  const MemoryUse use = Take(stack_->Use(pool_));
+  EXPECT_EQ(use.owners.free + use.owners.posted, use.slots);
+}
+
+void Wire::Reconnect(Port from, const HandPeer::Shape& shape) {
+  received_ = 0;
+  at_end_ = false;
+  CHECK(peer_->Connect(from, shape));
+  CHECK(Until([&] {
+    stream_ = Take(listener_->TryAccept());
+    return stream_ != nullptr;
+  }));
+}
+
+bool Wire::Until(const std::function<bool()>& step, Duration patience) {
+  const MonotonicClock clock;
+  const Instant deadline = clock.Now() + patience;
+  while (true) {
+    stack_->Poll();
+    peer_->Poll();
+    if (step()) return true;
+    if (clock.Now() > deadline) return false;
+  }
+}
+
+void Wire::Receive() {
+  std::vector<StreamFrag> frags(max_frags);
+  while (true) {
+    const devwire::Received got =
+        Take(stream_->ReceiveFrags(frags, UINT64_MAX));
+    memory_->MakeVisible();
+    for (size_t i = 0; i < got.frags; ++i) {
+      const StreamFrag& frag = frags[i];
+      std::vector<std::byte> bytes(frag.length);
+      if (frag.host != nullptr) {
+        std::copy_n(frag.host, frag.length, bytes.begin());
+      } else {
+        ASSERT_TRUE(memory_->CopyOut(frag.offset, bytes).ok());
+      }
+      for (uint32_t k = 0; k < frag.length; ++k) {
+        ASSERT_EQ(bytes[k], PatternByte(0, received_ + k)) << received_ + k;
+      }
+      received_ += frag.length;
+      const bool is_device = frag.host == nullptr;
+      places.push_back(
+          {is_device,
+           is_device ? static_cast<uint32_t>(frag.offset % options_.slot_bytes)
+                     : 0,
+           frag.length});
+      tokens.push_back(frag.token);
+    }
+    if (!keeps_tokens) {
+      ASSERT_EQ(stream_->ReturnTokens(tokens), ReturnResult::kReturned);
+      tokens.clear();
+    }
+    at_end_ = got.end_of_stream;
+    if (at_end_ || got.frags == 0) return;
+  }
+}
+
+Places Wire::Exchange(uint32_t bytes, const HandPeer::Shape& shape) {
+  places.clear();
+  const uint64_t end = received_ + bytes;
+  peer_->Send(received_, bytes, shape);
+  EXPECT_TRUE(Received(end)) << received_ << " of " << end;
+  return places;
+}
+
+void Wire::Finish() {
+  const uint64_t bytes = received_;
+  peer_->Send(bytes, 0, {.flags = kAck | kFin});
+  EXPECT_TRUE(Until([&] { return Receive(), at_end_; }));
+  EXPECT_EQ(received_, bytes);
+  EXPECT_TRUE(stream_->CloseSend().ok());
+  EXPECT_TRUE(Until([&] { return peer_->saw_fin(); }));
+  EXPECT_EQ(peer_->acked(), bytes + 1);
+  peer_->Send(bytes + 1, 0);
+  stream_.reset();
+  EXPECT_TRUE(Until([&] { return Held() == 0; }));
+  EXPECT_FALSE(peer_->was_reset());
+}
+
+uint64_t Wire::Dropped(const std::string& reason) {
+  for (const auto& drop : Take(stack_->Counters()).drops) {
+    if (drop.name == reason) return drop.value;
+  }
+  return 0;
+}
+
+uint64_t Wire::Event(const std::string& name) {
+  for (const auto& event : Take(stack_->Counters()).events) {
+    if (event.name == name) return event.value;
+  }
+  return 0;
+}
+
+// -- where the split falls ----------------------------------------------------
+
+TEST(Split, HeaderEqualIsOneDeviceFrag) {
+  for (const bool timestamps : {true, false}) {
+    SCOPED_TRACE(timestamps);
+    Wire wire({.timestamps = timestamps});
+    EXPECT_EQ(wire.Exchange(1000), (Places{{true, 0, 1000}}));
+    EXPECT_EQ(wire.Exchange(1), (Places{{true, 0, 1}}));
+    wire.Finish();
+    EXPECT_EQ(Take(wire.stack().Counters()).linear_bytes, 0u);
+  }
+}
+
+// Timestamps agreed on and left out: the first 12 bytes of payload lie in the
+// header slot.
+TEST(Split, HeaderShorterLeavesTwelveLinearBytes) {
+  Wire wire({});
+  const HandPeer::Shape bare{.timestamps = false};
+  EXPECT_EQ(wire.Exchange(1000, bare),
+            (Places{{false, 0, 12}, {true, 0, 988}}));
+  EXPECT_EQ(wire.Exchange(13, bare), (Places{{false, 0, 12}, {true, 0, 1}}));
+  for (uint32_t bytes = 1; bytes <= 12; ++bytes) {
+    EXPECT_EQ(wire.Exchange(bytes, bare), (Places{{false, 0, bytes}}));
+  }
+  EXPECT_EQ(wire.Exchange(1000), (Places{{true, 0, 1000}}));
+  EXPECT_TRUE(Take(wire.stream().Info()).steered);
+  EXPECT_EQ(Take(wire.stack().Counters()).linear_bytes, 12u + 12 + 78);
+  wire.Finish();
+}
+
+// Ethernet pads what is shorter than 60 bytes: payload of 1 to 5 bytes behind
+// a header of 54.
+TEST(Split, PaddingIsNoPayload) {
+  Wire wire({.timestamps = false});
+  for (uint32_t bytes = 1; bytes <= 7; ++bytes) {
+    EXPECT_EQ(wire.Exchange(bytes), (Places{{true, 0, bytes}}));
+  }
+  wire.Finish();
+}
+
+// SACK blocks on a segment with text: they lie in front of it in the slot.
+TEST(Split, HeaderLongerBySackBlocks) {
+  for (const bool timestamps : {true, false}) {
+    Wire wire({.timestamps = timestamps});
+    const uint8_t most = timestamps ? 3 : 4;
+    for (uint8_t blocks = 1; blocks <= most; ++blocks) {
+      SCOPED_TRACE(int{blocks});
+      const uint32_t option_bytes = 4 + 8u * blocks;
+      for (const uint32_t bytes : {1u, 5u, 1000u}) {
+        EXPECT_EQ(wire.Exchange(bytes, {.sack_blocks = blocks}),
+                  (Places{{true, option_bytes, bytes}}));
+      }
+    }
+    EXPECT_EQ(wire.Event("kOptionTailsRead"), 3u * most);
+    EXPECT_TRUE(Take(wire.stream().Info()).steered);
+    wire.Finish();
+  }
+}
+
+// Headers of this shape do not fit the queue: they are dropped under `reason`,
+// the third moves the stream to the control queue, where nothing is lost.
+void ExpectMove(Wire& wire, const HandPeer::Shape& shape,
+                const std::string& reason) {
+  EXPECT_EQ(wire.Exchange(500), (Places{{true, 0, 500}}));
+  const uint64_t in_order = wire.received();
+  for (uint64_t strike = 1; strike <= 3; ++strike) {
+    EXPECT_TRUE(Take(wire.stream().Info()).steered) << strike;
+    wire.peer().Send(in_order, 500, shape);
+    ASSERT_TRUE(wire.Until([&] { return wire.Dropped(reason) == strike; }))
+        << reason << " " << wire.Dropped(reason);
+  }
+  EXPECT_EQ(wire.peer().acked(), in_order);
+  EXPECT_FALSE(Take(wire.stream().Info()).steered);
+  EXPECT_EQ(wire.Event("kMovedToControlQueue"), 1u);
+  // Retransmitted until the NIC has forgotten the rule.
+  wire.places.clear();
+  ASSERT_TRUE(wire.Until([&] {
+    wire.peer().Send(in_order, 500, shape);
+    wire.Receive();
+    return wire.received() == in_order + 500;
+  }));
+  EXPECT_EQ(wire.places, (Places{{false, 0, 500}}));
+  for (const uint32_t bytes : {1u, 5u, 12u, 13u, 900u}) {
+    EXPECT_EQ(wire.Exchange(bytes, shape), (Places{{false, 0, bytes}}));
+    EXPECT_EQ(wire.Exchange(bytes), (Places{{false, 0, bytes}}));
+  }
+  wire.Finish();
+}
+
+// IHL 6 to 15 on a stream that is steered.
+TEST(Split, IpOptionsMoveTheStream) {
+  for (uint8_t words = 1; words <= 10; ++words) {
+    SCOPED_TRACE(5 + words);
+    // 66 bytes hold the fixed TCP header up to IHL 8, the ports up to 12.
+    const char* reason = words <= 3   ? "kTimestampsCut"
+                         : words <= 7 ? "tcp_header_cut"
+                                      : "ports_cut";
+    Wire wire({});
+    const uint8_t bytes = static_cast<uint8_t>(4 * words);
+    ExpectMove(wire, {.ip_option_bytes = bytes}, reason);
+  }
+}
+
+// 54 bytes hold the ports up to IHL 9, and never the fixed TCP header.
+TEST(Split, IpOptionsMoveTheStreamWithoutTimestamps) {
+  for (uint8_t words = 1; words <= 10; ++words) {
+    SCOPED_TRACE(5 + words);
+    Wire wire({.timestamps = false});
+    const uint8_t bytes = static_cast<uint8_t>(4 * words);
+    ExpectMove(wire, {.ip_option_bytes = bytes},
+               words <= 4 ? "tcp_header_cut" : "ports_cut");
+  }
+}
+
+TEST(Split, IpOptionsInTheHandshakeKeepTheStreamOnTheControlQueue) {
+  const HandPeer::Shape shape{.ip_option_bytes = 8};
+  Wire wire({.handshake = shape});
+  EXPECT_EQ(wire.Exchange(500, shape), (Places{{false, 0, 500}}));
+  EXPECT_EQ(wire.Exchange(500), (Places{{false, 0, 500}}));
+  EXPECT_EQ(wire.Event("kMovedToControlQueue"), 0u);
+  wire.Finish();
+}
+
+TEST(Split, ATagThatTheNicStripsIsNotSeen) {
+  Wire wire({.nic = ",vlan_strip=1"});
+  EXPECT_EQ(wire.Exchange(1000, {.vlan = true}), (Places{{true, 0, 1000}}));
+  EXPECT_EQ(wire.Exchange(1, {.vlan = true}), (Places{{true, 0, 1}}));
+  EXPECT_TRUE(Take(wire.stream().Info()).steered);
+  wire.Finish();
+}
+
+// The queues of such a NIC split four bytes later: a tagged header is equal, an
+// untagged one shorter.
+TEST(Split, ATagThatTheNicCannotStripHasRoom) {
+  for (const bool timestamps : {true, false}) {
+    SCOPED_TRACE(timestamps);
+    Wire wire({.timestamps = timestamps, .nic = ",vlan_strip=0"});
+    EXPECT_EQ(wire.Exchange(500), (Places{{false, 0, 4}, {true, 0, 496}}));
+    for (const uint32_t bytes : {1u, 5u, 1000u}) {
+      EXPECT_EQ(wire.Exchange(bytes, {.vlan = true}),
+                (Places{{true, 0, bytes}}));
+    }
+    EXPECT_EQ(wire.Exchange(4), (Places{{false, 0, 4}}));
+    EXPECT_TRUE(Take(wire.stream().Info()).steered);
+    wire.Finish();
+  }
+}
+
+TEST(Split, ATagInTheHandshakeKeepsTheStreamOnTheControlQueue) {
+  const HandPeer::Shape tagged{.vlan = true};
+  Wire wire({.nic = ",vlan_strip=0", .handshake = tagged});
+  EXPECT_EQ(wire.Exchange(500, tagged), (Places{{false, 0, 500}}));
+  EXPECT_EQ(wire.Event("kMovedToControlQueue"), 0u);
+  wire.Finish();
+}
+
+// One segment of each size, at an MTU that holds them.
+TEST(Split, EveryPayloadSizeFromOneTo8192) {
+  for (const bool timestamps : {true, false}) {
+    SCOPED_TRACE(timestamps);
+    Wire wire({.timestamps = timestamps,
+               .mtu = 9000,
+               .slot_bytes = 9216,
+               .receive_bytes = 8 << 20});
+    for (uint32_t bytes = 1; bytes <= 8192; ++bytes) {
+      ASSERT_EQ(wire.Exchange(bytes), (Places{{true, 0, bytes}}));
+    }
+    wire.Finish();
+  }
+}
+
+}  // namespace
+}  // namespace devwire
