@@ -56,6 +56,8 @@ class Wire {
   HandPeer& peer() { return *peer_; }
   Stream& stream() { return *stream_; }
   Stack& stack() { return *stack_; }
+  // The test's from here on; Reconnect() makes another.
+  std::unique_ptr<Stream> TakeStream() { return std::move(stream_); }
   void Reconnect(Port from, const HandPeer::Shape& shape = {});
 
   bool Until(const std::function<bool()>& step, Duration patience = 10_s);
@@ -400,6 +402,180 @@ TEST(Split, EveryPayloadSizeFromOneTo8192) {
     }
     wire.Finish();
   }
+}
+
+// -- no segment keeps a slot for nothing
+// ---------------------------------------
+
+TEST(Slots, RetransmittedDuplicateAndOutOfWindowSegmentsGiveTheirsBack) {
+  Wire wire({});
+  wire.Exchange(1000);
+  constexpr uint64_t kRounds = 200;  // Some times the ring's length.
+  for (uint64_t i = 0; i < kRounds; ++i) {
+    wire.peer().Send(0, 1000);                      // All of it again.
+    wire.peer().Send(300, 200);                     // A part.
+    wire.peer().Send(0, 7, {.timestamps = false});  // Linear.
+    wire.peer().Send(1000 + (64u << 20), 1000);     // Beyond the window.
+    ASSERT_EQ(wire.Held(), 0u) << i;
+  }
+  EXPECT_EQ(wire.Dropped("kOutsideWindow") + wire.Dropped("kDuplicateText"),
+            4 * kRounds);
+  // Half of it new: the slot is kept for that half.
+  wire.places.clear();
+  wire.peer().Send(500, 1000);
+  ASSERT_TRUE(wire.Received(1500));
+  EXPECT_EQ(wire.places, (Places{{true, 500, 500}}));
+  wire.Finish();
+}
+
+TEST(Slots, DuplicatesOutOfOrderHoldOneSlot) {
+  Wire wire({});
+  for (int i = 0; i < 100; ++i) {
+    wire.peer().Send(1000, 1000);
+    ASSERT_TRUE(wire.Until([&] { return wire.Held() == 1; })) << i;
+  }
+  wire.peer().Send(1200, 300);
+  EXPECT_EQ(wire.Held(), 1u);
+  EXPECT_EQ(wire.peer().acked(), 0u);
+  wire.peer().Send(0, 1400);  // Overlaps: no byte comes twice.
+  ASSERT_TRUE(wire.Received(2000));
+  wire.Finish();
+}
+
+// The reader reads nothing: fills the window, in segments of `bytes` at most.
+// Returns how many bytes that took.
+uint64_t FillWindow(Wire& wire, uint32_t bytes) {
+  uint64_t at = 0;
+  EXPECT_TRUE(wire.Until([&] {
+    if (wire.peer().window() == 0) return true;
+    // Of what is not acknowledged yet nothing is sent again.
+    const uint64_t edge = wire.peer().acked() + wire.peer().window();
+    const uint64_t n = std::min<uint64_t>(bytes, edge - std::min(edge, at));
+    wire.peer().Send(at, static_cast<uint32_t>(n));
+    at += n;
+    return false;
+  }));
+  EXPECT_TRUE(wire.Until([&] { return wire.peer().acked() == at; }));
+  return at;
+}
+
+TEST(Slots, ZeroWindowProbesGiveTheirsBack) {
+  Wire wire({.receive_bytes = 128 << 10});
+  const uint64_t full = FillWindow(wire, 1400);
+  const uint32_t held = wire.Held();
+  EXPECT_GT(held, 0u);
+  const uint64_t answers = wire.peer().segments_in();
+  for (int i = 0; i < 200; ++i) {
+    wire.peer().Send(full, 1);      // Linux 2.2's and BSD's probe: a new byte.
+    wire.peer().Send(full - 1, 0);  // Linux's: an old number.
+    wire.peer().Send(full - 1, 1);
+    ASSERT_EQ(wire.Held(), held) << i;
+  }
+  EXPECT_GT(wire.peer().segments_in(), answers);
+  EXPECT_EQ(wire.peer().acked(), full);
+  EXPECT_EQ(wire.peer().window(), 0u);
+  ASSERT_TRUE(wire.Received(full));
+  ASSERT_TRUE(wire.Until([&] { return wire.peer().window() > 0; }));
+  wire.Exchange(1000);
+  wire.Finish();
+}
+
+// A slot for each byte: the pool is used up long before the window is.
+TEST(Slots, OneByteSegmentsAgainstAFullWindow) {
+  Wire wire({.receive_bytes = 128 << 10});
+  constexpr uint64_t kBytes = 3000;
+  for (uint64_t at = 0; at < 300; ++at) wire.peer().Send(at, 1);
+  const FragPool::Owners full = wire.Owners();
+  EXPECT_EQ(full.free + full.posted + full.reassembly, 64u);
+  EXPECT_GT(full.posted, 0u) << "whoever fills the pool stops nobody";
+  EXPECT_LT(wire.peer().acked(), 300u);
+  // What is not acknowledged comes again, while the reader reads now and then.
+  uint64_t turns = 0;
+  EXPECT_TRUE(wire.Until([&] {
+    for (uint32_t i = 0; i < 4; ++i) {
+      const uint64_t at = wire.peer().acked() + i;
+      if (at < kBytes) wire.peer().Send(at, 1);
+    }
+    if (++turns % 16 == 0) wire.Receive();
+    return wire.received() == kBytes;
+  })) << wire.received();
+  wire.Finish();
+}
+
+// A closed stream's reader still holds slots, so that the next stream's share
+// is not there: text is dropped, unacknowledged, and comes again later.
+TEST(Slots, ThePoolAtItsReserveRecovers) {
+  Wire wire({.receive_bytes = 128 << 10});
+  wire.keeps_tokens = true;
+  for (int i = 0; i < 30; ++i) wire.Exchange(100);
+  const std::unique_ptr<Stream> hoarder = wire.TakeStream();
+  hoarder->Close({.keep_frags = true});
+  const std::vector<FragToken> hoard = std::move(wire.tokens);
+  wire.tokens.clear();
+  EXPECT_EQ(wire.Owners().application, 30u);
+
+  wire.Reconnect(Port{1001});
+  wire.keeps_tokens = false;
+  for (uint64_t i = 1; i <= 30; ++i) wire.peer().Send(100 * i, 100);
+  EXPECT_GT(wire.Event("kTextDroppedAtReserve"), 0u);
+  EXPECT_EQ(wire.peer().acked(), 0u);
+  const FragPool::Owners low = wire.Owners();
+  EXPECT_GT(low.free + low.posted, 0u);
+  EXPECT_EQ(low.application, 30u);
+  EXPECT_LT(low.reassembly, 30u);
+
+  ASSERT_EQ(hoarder->ReturnTokens(hoard), ReturnResult::kReturned);
+  ASSERT_TRUE(wire.Until([&] { return wire.Owners().application == 0; }));
+  const uint64_t dropped = wire.Event("kTextDroppedAtReserve");
+  EXPECT_TRUE(wire.Until([&] {
+    const uint64_t at = wire.peer().acked();
+    if (at < 3100) wire.peer().Send(at, 100);
+    wire.Receive();
+    return wire.received() == 3100;
+  }));
+  EXPECT_EQ(wire.Event("kTextDroppedAtReserve"), dropped);
+  wire.Finish();
+}
+
+// Twenty segments of two frags each, received one frag at a time.
+TEST(Slots, AFullFragArrayLosesNothing) {
+  for (const size_t max_frags : {1u, 2u, 3u, 39u}) {
+    SCOPED_TRACE(max_frags);
+    Wire wire({});
+    wire.max_frags = max_frags;
+    for (uint64_t i = 0; i < 20; ++i) {
+      wire.peer().Send(500 * i, 500, {.timestamps = false});
+    }
+    ASSERT_TRUE(wire.Until([&] { return wire.peer().acked() == 10'000; }));
+    EXPECT_EQ(wire.Owners().reassembly, 20u);
+    ASSERT_TRUE(wire.Received(10'000));
+    EXPECT_EQ(wire.places.size(), 40u);
+    wire.Finish();
+  }
+}
+
+// Frags lent, readable and out of order: the close takes all of them back.
+TEST(Slots, AStreamClosedWithFragsLentFreesThem) {
+  Wire wire({});
+  wire.keeps_tokens = true;
+  const HandPeer::Shape bare{.timestamps = false};
+  for (int i = 0; i < 5; ++i) wire.Exchange(500, bare);
+  for (uint64_t i = 5; i < 8; ++i) wire.peer().Send(500 * i, 500, bare);
+  for (uint64_t i = 9; i < 12; ++i) wire.peer().Send(500 * i, 500, bare);
+  ASSERT_TRUE(wire.Until([&] { return wire.peer().acked() == 4000; }));
+  EXPECT_EQ(wire.Owners().application, 5u);
+  EXPECT_EQ(wire.Owners().reassembly, 6u);
+  const std::unique_ptr<Stream> closed = wire.TakeStream();
+  closed->Close();
+  EXPECT_TRUE(wire.Until([&] { return wire.Held() == 0; }));
+  // RFC 2525 2.17: what was not read is not passed over in silence.
+  EXPECT_TRUE(wire.Until([&] { return wire.peer().was_reset(); }));
+  for (const FragToken& token : wire.tokens) {
+    EXPECT_EQ(closed->ReturnTokens({&token, 1}), ReturnResult::kStale);
+  }
+  // What comes late finds nobody, and keeps no slot.
+  wire.peer().Send(4000, 500, bare);
+  EXPECT_EQ(wire.Held(), 0u);
 }
 
 }  // namespace
