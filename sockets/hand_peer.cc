@@ -139,7 +139,10 @@ void HandPeer::Poll() {
     ParsedFrame parsed;
     const ParseResult result = ParseFrame(frame.header, frame.header_bytes,
                                           frame.frame_bytes, &parsed);
-    if (result == ParseResult::kTcp && parsed.tuple.local.port == port_) {
+    // A SYN-ACK that comes again says nothing new.
+    const bool is_stale = is_connected_ && (parsed.tcp.flags & kSyn) != 0;
+    if (result == ParseResult::kTcp && parsed.tuple.local.port == port_ &&
+        !is_stale) {
       last_ = parsed.tcp;
       ++segments_in_;
       was_reset_ = was_reset_ || (last_.flags & kRst) != 0;
