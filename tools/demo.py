@@ -183,7 +183,8 @@ class Demo:
     def tap(self, mtu):
         subprocess.run(
             f"ip tuntap add dev dw0 mode tap vnet_hdr && "
-            f"ip link set dw0 address 02:00:00:00:01:01 mtu {mtu} up && "
+            f"ip link set dw0 address 02:00:00:00:01:01 mtu {mtu} "
+            f"txqueuelen 20000 up && "
             f"ip addr add 10.78.0.1/24 dev dw0", shell=True, check=True)
         device = (f"dev=sn0,port=tap:dw0,vnet=1,mac=02:00:00:00:01:02,"
                   f"mtu={mtu},mode=process")
