@@ -26,7 +26,6 @@ struct TcpKnobs {
   uint64_t receive_budget_bytes = 4u << 20;
   // Bytes queued for sending in one stream, at most.
   uint64_t send_budget_bytes = 8u << 20;
-  Duration connect_timeout = Duration::Nanoseconds(30'000'000'000);
   // No acknowledgment for this long ends the stream (RFC 5482).
   Duration user_timeout = Duration::Nanoseconds(120'000'000'000);
   Duration time_wait = Duration::Nanoseconds(60'000'000'000);  // 2 MSL

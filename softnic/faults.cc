@@ -208,16 +208,4 @@ void FaultStage::Progress(Instant now, StageSink& sink) {
 
 void FaultStage::Release(uint32_t slot) { free_.push_back(slot); }
 
-void FaultTrigger::Configure(double probability, uint64_t at, uint64_t seed,
-                             uint64_t stream) {
-  probability_ = probability;
-  left_ = at;
-  prng_ = Prng(Prng(seed + stream).Next64());
-}
-
-bool FaultTrigger::Hit() {
-  if (left_ != 0 && --left_ == 0) return true;
-  return probability_ > 0 && prng_.Chance(probability_);
-}
-
 }  // namespace softnic

@@ -154,22 +154,6 @@ class FaultStage {
   FaultCounters counters_;
 };
 
-// Trouble inside the device: says of one event after the other whether it is
-// hit, by probability or by number (FaultConfig's `x` and `x_at`).
-class FaultTrigger {
- public:
-  // `stream` makes two triggers of one seed differ.
-  void Configure(double probability, uint64_t at, uint64_t seed,
-                 uint64_t stream);
-  bool is_idle() const { return probability_ == 0 && left_ == 0; }
-  bool Hit();
-
- private:
-  double probability_ = 0;
-  uint64_t left_ = 0;  // events until the numbered one; 0: none
-  devwire::Prng prng_{0};
-};
-
 }  // namespace softnic
 
 #endif  // SOFTNIC_FAULTS_H_

@@ -433,31 +433,5 @@ TEST_F(FaultyPortTest, AnOverlongFramePassesUntouched) {
   EXPECT_EQ(receiver_.frames.size(), 1u);
 }
 
-TEST(FaultTrigger, HitsTheNumberedEventOnce) {
-  FaultTrigger trigger;
-  EXPECT_TRUE(trigger.is_idle());
-  trigger.Configure(0, 3, 1, 1);
-  EXPECT_FALSE(trigger.is_idle());
-  std::vector<bool> hits;
-  for (int i = 0; i < 5; ++i) hits.push_back(trigger.Hit());
-  EXPECT_THAT(hits, ElementsAre(false, false, true, false, false));
-  EXPECT_TRUE(trigger.is_idle());
-}
-
-TEST(FaultTrigger, ProbabilityIsSeededByStream) {
-  std::vector<bool> a, b, c;
-  FaultTrigger x, y, z;
-  x.Configure(0.5, 0, 1, 1);
-  y.Configure(0.5, 0, 1, 1);
-  z.Configure(0.5, 0, 1, 2);
-  for (int i = 0; i < 100; ++i) {
-    a.push_back(x.Hit());
-    b.push_back(y.Hit());
-    c.push_back(z.Hit());
-  }
-  EXPECT_EQ(a, b);
-  EXPECT_NE(a, c);
-}
-
 }  // namespace
 }  // namespace softnic
