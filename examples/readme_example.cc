@@ -19,7 +19,7 @@ int main() {
                         .address = IpAddress::V4(10, 0, 0, 2),
                         .mode = kPolled})
                .value();
-  auto gpu_a = MemfdMemory::Allocate(1 << 20).value();  // or HIP, CUDA...
+  auto gpu_a = MemfdMemory::Allocate(1 << 20).value();
   auto gpu_b = MemfdMemory::Allocate(1 << 20).value();
   PoolId from = a->BindMemory(*gpu_a, {.receive_bytes = 0}).value();
   PoolId into = b->BindMemory(*gpu_b, {}).value();
