@@ -43,6 +43,10 @@ class CongestionControl {
   virtual void OnRecovered(uint32_t flight_size, Instant now) = 0;
   // The retransmission timer fired. `is_first`: not yet so for these bytes.
   virtual void OnTimeout(uint32_t flight_size, bool is_first, Instant now) = 0;
+  // The latest OnLoss() or first OnTimeout() was a mistake: what seemed lost
+  // had only been late. Back to the state before it, as far as that sends no
+  // burst. RFC 4015 3.1 (9), RFC 9438 4.9.
+  virtual void OnUndo(uint32_t flight_size, Instant now) = 0;
   // Nothing was sent for longer than the RTO. RFC 5681 4.1.
   virtual void OnIdle(Instant now) = 0;
 

@@ -39,7 +39,14 @@ void NewReno::OnAck(const Ack& ack) {
   }
 }
 
+// RFC 4015 3.1 (0): pipe_prev is the threshold that was safe before.
+void NewReno::Remember(uint32_t flight_size) {
+  prior_cwnd_ = cwnd_;
+  prior_ssthresh_ = std::max(flight_size, ssthresh_);
+}
+
 void NewReno::OnLoss(uint32_t flight_size, Instant) {
+  Remember(flight_size);
   ssthresh_ = std::max(flight_size / 2, 2 * smss_);  // RFC 5681 (4).
   cwnd_ = ssthresh_;
   bytes_acked_ = 0;
@@ -53,8 +60,20 @@ void NewReno::OnRecovered(uint32_t flight_size, Instant) {
 
 void NewReno::OnTimeout(uint32_t flight_size, bool is_first, Instant) {
   // RFC 5681 3.1: a segment lost again does not lower ssthresh again.
-  if (is_first) ssthresh_ = std::max(flight_size / 2, 2 * smss_);
+  if (is_first) {
+    Remember(flight_size);
+    ssthresh_ = std::max(flight_size / 2, 2 * smss_);
+  }
   cwnd_ = smss_;  // The loss window.
+  bytes_acked_ = 0;
+}
+
+void NewReno::OnUndo(uint32_t flight_size, Instant) {
+  // At most an initial window more than is in flight at once; slow start
+  // brings the rest.
+  const uint32_t calm = flight_size + InitialWindow(smss_);
+  cwnd_ = std::max(cwnd_, std::min(prior_cwnd_, calm));
+  ssthresh_ = std::max(ssthresh_, prior_ssthresh_);
   bytes_acked_ = 0;
 }
 

@@ -119,6 +119,27 @@ TEST(NewReno, NeverBelowTwoSegmentsAfterLoss) {
   EXPECT_EQ(cc.ssthresh(), 2000u);
 }
 
+// What was before the loss, and no burst. RFC 4015 3.1 (0) and (9).
+TEST(NewReno, UndoRestoresWhatWasBeforeTheLoss) {
+  NewReno cc;
+  cc.OnEstablished(1000, kStart);
+  cc.OnLoss(8000, kStart);
+  EXPECT_EQ(cc.cwnd(), 4000u);
+  cc.OnUndo(8000, kStart);
+  EXPECT_EQ(cc.cwnd(), 10'000u);
+  EXPECT_EQ(cc.ssthresh(), UINT32_MAX);  // There was none.
+
+  cc.OnLoss(40'000, kStart);
+  for (int i = 0; i < 20; ++i) cc.OnAck(Acked(1000));
+  const uint32_t before = cc.cwnd();
+  cc.OnTimeout(20'000, true, kStart);
+  cc.OnTimeout(20'000, false, kStart);  // The same loss: nothing to remember.
+  cc.OnUndo(5000, kStart);
+  EXPECT_EQ(cc.cwnd(), 15'000u);  // In flight, and an initial window.
+  EXPECT_LT(cc.cwnd(), before);
+  EXPECT_EQ(cc.ssthresh(), 20'000u);
+}
+
 // -- RetransmitQueue
 // ----------------------------------------------------------------
 
