@@ -1,15 +1,10 @@
 // Two stacks, device memory to device memory over softnic, inline: from one
 // segment to many streams over a bad link.
-#include <array>
-#include <cerrno>
 #include <memory>
 #include <vector>
 
-#include "base/prng.h"
 #include "gtest/gtest.h"
-#include "sockets/errno_map.h"
 #include "sockets/two_stacks.h"
-#include "transport/verbs/verbs_fixture.h"
 
 namespace devwire {
 namespace {
@@ -223,84 +218,6 @@ TEST(Split, Ipv6IntoDeviceMemoryUnderFull) {
   TwoStacks::Pair pair = net.Connect();
   TransferAndCheck(net, pair, {.bytes = 300'000});
   EXPECT_EQ(net.server().Nic().payload_landed_host_bytes, 0u);
-}
-
-// -- trouble of the hardware --------------------------------------------------
-
-// A completion error, then a queue pair in error, under eight streams: the
-// queues are remade, TCP repairs, and no slot is lost.
-TEST(Trouble, CompletionAndQueueErrorsUnderLoad) {
-  constexpr uint64_t kStreams = 8;
-  constexpr uint64_t kBytes = 150'000;
-  TwoStacks net({.memory_bytes = 8 << 20, .receive_bytes = 4 << 20});
-  std::vector<TwoStacks::Pair> pairs;
-  std::vector<std::unique_ptr<PatternSender>> senders;
-  std::vector<std::unique_ptr<PatternReceiver>> receivers;
-  for (uint64_t i = 0; i < kStreams; ++i) {
-    pairs.push_back(net.Connect());
-    senders.push_back(std::make_unique<PatternSender>(
-        *pairs[i].client, net.client(),
-        PatternSender::Options{.stream_number = i,
-                               .bytes = kBytes,
-                               .offset = (4 << 20) + i * (128 << 10)}));
-    receivers.push_back(
-        std::make_unique<PatternReceiver>(*pairs[i].server, net.server(), i));
-  }
-  std::vector<bool> ended(kStreams);
-  int turns = 0;
-  ASSERT_TRUE(net.Until([&] {
-    ++turns;
-    if (turns == 5) ChangeSoftnic("dev=sn1,cqe_error_at=40");
-    if (turns == 60) ChangeSoftnic("dev=sn1,qp_error_at=30");
-    if (turns == 120) ChangeSoftnic("dev=sn0,cqe_error_at=20");
-    bool all = true;
-    for (size_t i = 0; i < kStreams; ++i) {
-      senders[i]->Step();
-      ended[i] = ended[i] || receivers[i]->Step();
-      all &= ended[i];
-    }
-    return all;
-  }));
-  for (const auto& receiver : receivers) {
-    EXPECT_EQ(receiver->bytes(), kBytes);
-    EXPECT_EQ(receiver->first_wrong(), std::nullopt);
-  }
-  EXPECT_TRUE(net.Until([&] { return net.SlotsHeld() == 0; }));
-}
-
-// A revoked region ends its own streams, by name; others go on.
-TEST(Trouble, ARevokedRegionEndsItsStreamsAlone) {
-  TwoStacks net({});
-  auto second = *MemfdMemory::Allocate(2 << 20);
-  const PoolId pool = *net.server().stack->BindMemory(
-      *second, {.slot_bytes = 2048, .receive_bytes = 2 << 20});
-  TwoStacks::Pair sound = net.Connect();
-  auto listener = *net.server().stack->Listen(
-      {net.server().address, Port{9000}}, {.memory = pool});
-  auto client = *net.client().stack->StartConnect(listener->local(), {});
-  std::unique_ptr<Stream> doomed;
-  ASSERT_TRUE(net.Until([&] {
-    doomed = *listener->TryAccept();
-    return doomed != nullptr;
-  }));
-  // The region of the next frame that carries payload is revoked.
-  ChangeSoftnic("dev=sn1,revoke_at=1");
-  std::vector<std::byte> bytes(50'000);
-  ASSERT_TRUE(client->SendHost(bytes).ok());
-  std::array<StreamFrag, 64> frags;
-  absl::Status status;
-  ASSERT_TRUE(net.Until([&] {
-    const auto got = doomed->ReceiveFrags(frags, UINT64_MAX);
-    status = got.status();
-    for (size_t i = 0; got.ok() && i < got->frags; ++i) {
-      doomed->ReturnTokens({&frags[i].token, 1});
-    }
-    return !status.ok();
-  }));
-  EXPECT_EQ(ErrnoOf(status), EIO) << status;
-  EXPECT_NE(status.message().find("revoked"), std::string::npos) << status;
-  TransferAndCheck(net, sound, {.bytes = 200'000});
-  net.server().stack.reset();
 }
 
 }  // namespace

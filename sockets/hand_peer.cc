@@ -68,7 +68,7 @@ bool HandPeer::Connect(Port from, const Shape& shape) {
   Instant next = clock.Now();
   if (!Eventually([&] {
         if (clock.Now() >= next) {
-          Post(syn, shape, {});
+          SendRaw(Build(syn, shape, {}));
           next = clock.Now() + 20_ms;
         }
         options_.poll();
@@ -82,6 +82,11 @@ bool HandPeer::Connect(Port from, const Shape& shape) {
 }
 
 void HandPeer::Send(uint64_t offset, uint32_t bytes, const Shape& shape) {
+  SendRaw(FrameOf(offset, bytes, shape));
+}
+
+std::vector<std::byte> HandPeer::FrameOf(uint64_t offset, uint32_t bytes,
+                                         const Shape& shape) {
   std::vector<std::byte> payload(bytes);
   for (uint32_t i = 0; i < bytes; ++i) payload[i] = PatternByte(0, offset + i);
   TcpHeader tcp;
@@ -96,30 +101,47 @@ void HandPeer::Send(uint64_t offset, uint32_t bytes, const Shape& shape) {
   for (uint8_t i = 0; i < shape.sack_blocks; ++i) {
     tcp.options.sack_blocks[i] = {rcv_nxt_ - 1, rcv_nxt_};
   }
-  Post(tcp, shape, payload);
+  return Build(tcp, shape, payload);
 }
 
-// Sent at once, checksums made in software: softnic leaves such a frame alone.
-void HandPeer::Post(TcpHeader tcp, const Shape& shape,
-                    const std::vector<std::byte>& payload) {
+void HandPeer::SendSegment(const TcpHeader& tcp, uint32_t payload_bytes) {
+  SendRaw(Build(tcp, Shape(), std::vector<std::byte>(payload_bytes)));
+}
+
+std::vector<std::byte> HandPeer::Build(
+    const TcpHeader& tcp, const Shape& shape,
+    std::span<const std::byte> payload) const {
   const HeaderTemplate& header = shape.vlan ? tagged_ : plain_;
+  std::vector<std::byte> frame(kMaxTxHeaderBytes + shape.ip_option_bytes);
+  uint32_t header_bytes =
+      header.Emit(tcp, {.payload_bytes = static_cast<uint32_t>(payload.size())},
+                  frame.data());
+  WriteTcpChecksum(frame.data(), header.l4_offset(), header_bytes, payload);
+  if (shape.ip_option_bytes > 0) {
+    header_bytes =
+        InsertIpOptions(frame.data(), header.l4_offset() - kMinIpv4HeaderBytes,
+                        header_bytes, shape.ip_option_bytes);
+  }
+  frame.resize(header_bytes);
+  frame.insert(frame.end(), payload.begin(), payload.end());
+  return frame;
+}
+
+// Returns when the NIC is done with it.
+void HandPeer::SendRaw(std::span<const std::byte> bytes) {
   std::byte* const at = host_.io().TxHeader();
   CHECK(at != nullptr);
   TxFrame frame;
   frame.insert_checksums = false;
-  frame.header_bytes = header.Emit(
-      tcp, {.payload_bytes = static_cast<uint32_t>(payload.size())}, at);
-  WriteTcpChecksum(at, header.l4_offset(), frame.header_bytes, payload);
-  if (shape.ip_option_bytes > 0) {
-    frame.header_bytes =
-        InsertIpOptions(at, header.l4_offset() - kMinIpv4HeaderBytes,
-                        frame.header_bytes, shape.ip_option_bytes);
-  }
-  if (!payload.empty()) {
-    CHECK(host_.memory().CopyIn(0, payload).ok());
+  frame.header_bytes =
+      static_cast<uint32_t>(std::min(bytes.size(), kMaxTxHeaderBytes));
+  std::copy_n(bytes.begin(), frame.header_bytes, at);
+  const auto rest = bytes.subspan(frame.header_bytes);
+  if (!rest.empty()) {
+    CHECK(host_.memory().CopyIn(0, rest).ok());
     frame.piece_count = 1;
     frame.pieces[0] = {.addr = host_.region().iova(),
-                       .length = static_cast<uint32_t>(payload.size()),
+                       .length = static_cast<uint32_t>(rest.size()),
                        .lkey = host_.region().lkey()};
   }
   const uint64_t ticket = host_.io().TxPost(frame);

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "transport/address.h"
@@ -51,6 +52,14 @@ class HandPeer {
   // begins after the SYN. FIN (in shape.flags) follows them.
   void Send(uint64_t offset, uint32_t bytes, const Shape& shape);
   void Send(uint64_t offset, uint32_t bytes) { Send(offset, bytes, Shape()); }
+  // The frame that Send() would put on the wire.
+  std::vector<std::byte> FrameOf(uint64_t offset, uint32_t bytes,
+                                 const Shape& shape);
+  // A segment of the connection with whatever header, its checksum right; the
+  // payload is zeros.
+  void SendSegment(const TcpHeader& tcp, uint32_t payload_bytes);
+  // Any bytes, as they are. At least an Ethernet header.
+  void SendRaw(std::span<const std::byte> frame);
 
   // Reads what arrived.
   void Poll();
@@ -63,10 +72,14 @@ class HandPeer {
   bool was_reset() const { return was_reset_; }
   bool saw_fin() const { return saw_fin_; }
   const TcpHeader& last() const { return last_; }
+  SeqNum iss() const { return iss_; }
+  SeqNum rcv_nxt() const { return rcv_nxt_; }
+  MacAddress mac() const { return host_.io().limits().mac; }
 
  private:
-  void Post(TcpHeader tcp, const Shape& shape,
-            const std::vector<std::byte>& payload);
+  // The whole frame, checksums made in software: softnic leaves such alone.
+  std::vector<std::byte> Build(const TcpHeader& tcp, const Shape& shape,
+                               std::span<const std::byte> payload) const;
 
   const Options options_;
   TestHost host_;

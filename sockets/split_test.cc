@@ -1,7 +1,8 @@
 // Frames made by hand against a stack that receives into device memory: where
-// the split falls for every header there is (docs/wire.md), and that no
-// segment, however useless, keeps a slot.
+// the split falls for every header there is (docs/wire.md), that no segment,
+// however useless, keeps a slot, and that no garbage does harm.
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <ostream>
@@ -10,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/prng.h"
 #include "gtest/gtest.h"
 #include "sockets/hand_peer.h"
 #include "sockets/two_stacks.h"
@@ -84,6 +86,7 @@ class Wire {
     return held;
   }
   uint64_t Dropped(const std::string& reason);
+  uint64_t AllDrops();
   uint64_t Event(const std::string& name);
   uint64_t received() const { return received_; }
 
@@ -224,6 +227,12 @@ uint64_t Wire::Dropped(const std::string& reason) {
     if (drop.name == reason) return drop.value;
   }
   return 0;
+}
+
+uint64_t Wire::AllDrops() {
+  uint64_t all = 0;
+  for (const auto& drop : Take(stack_->Counters()).drops) all += drop.value;
+  return all;
 }
 
 uint64_t Wire::Event(const std::string& name) {
@@ -576,6 +585,88 @@ TEST(Slots, AStreamClosedWithFragsLentFreesThem) {
   // What comes late finds nobody, and keeps no slot.
   wire.peer().Send(4000, 500, bare);
   EXPECT_EQ(wire.Held(), 0u);
+}
+
+// -- garbage ------------------------------------------------------------------
+
+// Noise behind an Ethernet header that is ours to look at.
+std::vector<std::byte> Noise(Prng& prng, const MacAddress& to,
+                             const MacAddress& from) {
+  constexpr uint16_t kTypes[] = {0x0800, 0x86dd, 0x0806, 0x8100};
+  std::vector<std::byte> frame(14 + prng.Below(200));
+  for (std::byte& b : frame) b = static_cast<std::byte>(prng.Next32());
+  std::memcpy(frame.data(), to.data(), to.size());
+  std::memcpy(frame.data() + 6, from.data(), from.size());
+  if (prng.Chance(0.9)) StoreBe16(frame.data() + 12, kTypes[prng.Below(4)]);
+  if (frame.size() > 34 && prng.Chance(0.5)) {  // Well-formed IP, so far.
+    StoreBe16(frame.data() + 12, 0x0800);
+    frame[14] = std::byte{0x45};
+    StoreBe16(frame.data() + 16, static_cast<uint16_t>(frame.size() - 14));
+    StoreBe16(frame.data() + 20, 0x4000);
+    WriteIpv4Checksum(frame.data() + 14, 20);
+  }
+  return frame;
+}
+
+// What does not verify changes nothing: the stream goes on between the frames.
+TEST(Garbage, ThatFailsItsChecksumsIsDropped) {
+  Wire wire({});
+  Prng prng(20261125);
+  const uint64_t drops_before = wire.AllDrops();
+  constexpr int kFrames = 2000;
+  for (int i = 0; i < kFrames; ++i) {
+    if (prng.Chance(0.5)) {
+      wire.peer().SendRaw(Noise(prng, wire.stack().mac(), wire.peer().mac()));
+    } else {
+      // The next segment, one bit of it wrong; not of the MAC addresses.
+      std::vector<std::byte> frame =
+          wire.peer().FrameOf(wire.received(), 700, {});
+      const size_t at = 14 + prng.Below(frame.size() - 14);
+      frame[at] ^= static_cast<std::byte>(1u << prng.Below(8));
+      wire.peer().SendRaw(frame);
+    }
+    if (i % 100 == 0) wire.Exchange(700);
+  }
+  EXPECT_GE(wire.AllDrops() - drops_before, kFrames * 9 / 10);
+  wire.Finish();
+}
+
+// What verifies may end a stream, as RFC 9293 says, but not the stack: the
+// next stream finds it whole, and no slot is lost.
+TEST(Garbage, ThatVerifiesMayEndTheStreamAlone) {
+  Wire wire({});
+  Prng prng(20261126);
+  for (uint16_t stream = 0; stream < 20; ++stream) {
+    SCOPED_TRACE(stream);
+    if (stream > 0) wire.Reconnect(Port{static_cast<uint16_t>(2000 + stream)});
+    wire.Exchange(700);
+    for (int i = 0; i < 100; ++i) {
+      TcpHeader tcp;
+      // Mostly near what could be right.
+      tcp.seq = wire.peer().iss() + 1 +
+                static_cast<uint32_t>(
+                    wire.received() +
+                    prng.Below(prng.Chance(0.5) ? 3000 : UINT32_MAX));
+      tcp.ack =
+          wire.peer().rcv_nxt() +
+          static_cast<uint32_t>(prng.Below(prng.Chance(0.7) ? 2 : UINT32_MAX));
+      tcp.flags = static_cast<uint8_t>(prng.Next32());
+      tcp.wnd = static_cast<uint16_t>(prng.Next32());
+      tcp.urgent_pointer = static_cast<uint16_t>(prng.Next32());
+      if (prng.Chance(0.5)) tcp.options.timestamps = {prng.Next32(), 0};
+      if (prng.Chance(0.2)) tcp.options.mss = prng.Next32() & 0xffff;
+      tcp.options.sack_block_count = static_cast<uint8_t>(prng.Below(3));
+      for (SackBlock& block : tcp.options.sack_blocks) {
+        block = {SeqNum(prng.Next32()), SeqNum(prng.Next32())};
+      }
+      wire.peer().SendSegment(tcp, static_cast<uint32_t>(prng.Below(1400)));
+    }
+    wire.TakeStream()->Close();
+    ASSERT_TRUE(wire.Until([&] { return wire.Held() == 0; }));
+  }
+  wire.Reconnect(Port{3000});
+  wire.Exchange(1400);
+  wire.Finish();
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ TwoStacks::TwoStacks(const Options& options) : options_(options) {
                      : IpAddress::V4(10, 0, 0, static_cast<uint8_t>(i + 1));
     absl::StrAppendFormat(&config, "%sdev=%s,port=shm:%s,mac=%s,mtu=%u%s",
                           i == 0 ? "" : ";", sides_[i].device, cable,
-                          MacToString(sides_[i].mac), options.mtu, options.nic);
+                          MacToString(sides_[i].mac), MtuOf(i), options.nic);
   }
   ConfigureSoftnic(config);
   for (int i = 0; i < 2; ++i) {
@@ -66,7 +66,7 @@ TwoStacks::TwoStacks(const Options& options) : options_(options) {
     o.device = side.device;
     o.address = side.address;
     o.prefix_bits = options.ipv6 ? 64 : 24;
-    o.mtu = options.mtu;
+    o.mtu = MtuOf(i);
     o.nic_verifies_ipv6 = options.ipv6;
     o.rx_ring_frames = std::min<uint32_t>(o.rx_ring_frames, 128);
     if (options.ipv6) {
@@ -75,8 +75,9 @@ TwoStacks::TwoStacks(const Options& options) : options_(options) {
     side.memory = Take(MemfdMemory::Allocate(options.memory_bytes));
     side.stack = Take(Stack::Open(o));
     side.pool = Take(side.stack->BindMemory(
-        *side.memory, {.slot_bytes = options.slot_bytes,
-                       .receive_bytes = options.receive_bytes}));
+        *side.memory,
+        {.slot_bytes = o.mtu == options.mtu ? options.slot_bytes : 0,
+         .receive_bytes = options.receive_bytes}));
   }
 }
 

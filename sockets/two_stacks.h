@@ -31,9 +31,10 @@ class TwoStacks {
     uint64_t memory_bytes = 4 << 20;
     // Of the memory, for receiving; the rest is sent from.
     uint64_t receive_bytes = 2 << 20;
-    std::string nic;     // Further keys of both devices: ",loss=0.01".
-    bool ipv6 = false;   // fd00::1 and fd00::2, static neighbours.
-    StackOptions stack;  // What is not set here.
+    std::string nic;          // Further keys of both devices: ",loss=0.01".
+    uint32_t client_mtu = 0;  // 0: mtu. Of its stack, slots and port.
+    bool ipv6 = false;        // fd00::1 and fd00::2, static neighbours.
+    StackOptions stack;       // What is not set here.
   };
   struct Side {
     std::string device;
@@ -71,6 +72,11 @@ class TwoStacks {
   uint32_t SlotsHeld();
 
  private:
+  uint32_t MtuOf(int side) const {
+    return side == 0 && options_.client_mtu != 0 ? options_.client_mtu
+                                                 : options_.mtu;
+  }
+
   const Options options_;
   Side sides_[2];
   std::unique_ptr<Listener> device_listener_;

@@ -1,0 +1,206 @@
+// Trouble of the hardware under sixteen streams: those on sound memory end with
+// every byte right, and no slot is lost.
+#include <array>
+#include <cerrno>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "sockets/errno_map.h"
+#include "sockets/two_stacks.h"
+#include "transport/verbs/verbs_fixture.h"
+
+namespace devwire {
+namespace {
+
+constexpr size_t kStreams = 16;
+constexpr uint64_t kBytes = 150'000;  // Per stream and direction.
+constexpr uint64_t kSendFrom = 4 << 20;
+constexpr uint64_t kSendArea = 128 << 10;  // Of one stream.
+
+TwoStacks::Options With(const std::string& nic) {
+  return {.memory_bytes = 8 << 20, .receive_bytes = kSendFrom, .nic = nic};
+}
+
+// Streams between the two stacks, each sending both ways at once.
+class Load {
+ public:
+  explicit Load(TwoStacks& net, size_t streams = kStreams) : net_(net) {
+    for (size_t i = 0; i < streams; ++i) pairs_.push_back(net.Connect());
+  }
+
+  // Moves everything; `at_turn` is called after each poll, with its number.
+  void Run(const std::function<void(int turn)>& at_turn = {}) {
+    for (size_t i = 0; i < pairs_.size(); ++i) {
+      Start(*pairs_[i].client, net_.client(), *pairs_[i].server, net_.server(),
+            i);
+      Start(*pairs_[i].server, net_.server(), *pairs_[i].client, net_.client(),
+            i + 100);
+    }
+    int turn = 0;
+    ASSERT_TRUE(net_.Until([&] {
+      if (at_turn) at_turn(++turn);
+      bool is_over = true;
+      for (Flow& flow : flows_) {
+        is_over &= flow.sender->Step();
+        flow.is_at_end = flow.is_at_end || flow.receiver->Step();
+        is_over &= flow.is_at_end;
+      }
+      return is_over;
+    }));
+    for (const Flow& flow : flows_) {
+      EXPECT_EQ(flow.receiver->bytes(), kBytes);
+      EXPECT_EQ(flow.receiver->first_wrong(), std::nullopt);
+      EXPECT_EQ(flow.sender->completed(), kBytes);
+    }
+    EXPECT_TRUE(net_.Until([&] { return net_.SlotsHeld() == 0; }));
+  }
+
+  // Delivered through host memory, of all that was received.
+  uint64_t host_bytes() const {
+    uint64_t bytes = 0;
+    for (const Flow& flow : flows_) bytes += flow.receiver->host_bytes();
+    return bytes;
+  }
+
+ private:
+  struct Flow {
+    std::unique_ptr<PatternSender> sender;
+    std::unique_ptr<PatternReceiver> receiver;
+    bool is_at_end = false;
+  };
+
+  void Start(Stream& from, TwoStacks::Side& from_side, Stream& to,
+             TwoStacks::Side& to_side, uint64_t number) {
+    flows_.push_back(
+        {.sender = std::make_unique<PatternSender>(
+             from, from_side,
+             PatternSender::Options{
+                 .stream_number = number,
+                 .bytes = kBytes,
+                 .offset = kSendFrom + number % 100 * kSendArea}),
+         .receiver = std::make_unique<PatternReceiver>(to, to_side, number)});
+  }
+
+  TwoStacks& net_;
+  std::vector<TwoStacks::Pair> pairs_;
+  std::vector<Flow> flows_;
+};
+
+// A frame from a port of larger MTU is no business of any queue: the receiving
+// port drops and counts it.
+TEST(Trouble, OversizeFrames) {
+  TwoStacks::Options options = With("");
+  options.client_mtu = 9000;
+  TwoStacks net(options);
+  Load load(net);
+  TestHost giant({.device = net.client().device, .ip = net.client().address});
+  TestHost target({.device = net.server().device,
+                   .ip = net.server().address,
+                   .mtu = 1500,
+                   .slot_bytes = 2048});
+  constexpr int kFrames = 20;
+  int sent = 0;
+  load.Run([&](int turn) {
+    if (turn % 5 != 0 || sent == kFrames) return;
+    ASSERT_TRUE(giant.Send({.to = &target, .payload_bytes = 4000}));
+    giant.io().TxFlush();
+    ++sent;
+  });
+  EXPECT_EQ(sent, kFrames);
+  EXPECT_EQ(net.server().Nic().rx_too_long, static_cast<uint64_t>(kFrames));
+  EXPECT_EQ(load.host_bytes(), 0u);
+}
+
+// Completion errors and queue pairs in error, on both sides: the queues are
+// remade, and TCP repairs.
+TEST(Trouble, CompletionAndQueueErrors) {
+  TwoStacks net(With(""));
+  Load load(net);
+  load.Run([&](int turn) {
+    if (turn == 5) ChangeSoftnic("dev=sn1,cqe_error_at=40");
+    if (turn == 60) ChangeSoftnic("dev=sn1,qp_error_at=30");
+    if (turn == 90) ChangeSoftnic("dev=sn0,qp_error_at=25");
+    if (turn == 120) ChangeSoftnic("dev=sn0,cqe_error_at=20");
+  });
+  EXPECT_GT(net.server().Nic().flushed, 0u);
+  EXPECT_GT(net.client().Nic().flushed, 0u);
+}
+
+// Rules that take 5 ms each, in a table of 64.
+TEST(Trouble, SlowRulesInASmallTable) {
+  TwoStacks net(With(",rule_latency_us=5000,rules=64"));
+  Load load(net);
+  EXPECT_GE(net.server().Nic().rules, kStreams);
+  load.Run();
+  EXPECT_EQ(load.host_bytes(), 0u) << "a stream had no rule of its own";
+}
+
+// More streams than the table has room for: those without a rule are served
+// by the control queue.
+TEST(Trouble, MoreStreamsThanRules) {
+  TwoStacks net(With(",rule_latency_us=5000,rules=12"));
+  Load load(net);
+  load.Run();
+  EXPECT_EQ(net.server().Nic().rules, 12u);
+  EXPECT_GT(load.host_bytes(), 0u);
+  EXPECT_LT(load.host_bytes(), 2 * kStreams * kBytes);
+}
+
+TEST(Trouble, LateGatherAndLateScatter) {
+  TwoStacks net(With(",late_gather=50us,late_scatter=200us,loss=0.005"));
+  Load load(net);
+  load.Run();
+  EXPECT_GT(net.server().Nic().late_scatters, 0u);
+  EXPECT_EQ(load.host_bytes(), 0u);
+}
+
+// Half of the streams receive into a region that is revoked: they end, by
+// name, and the others do not notice.
+TEST(Trouble, ARevokedRegionEndsItsStreamsAlone) {
+  constexpr size_t kDoomed = kStreams / 2;
+  TwoStacks net(With(""));
+  auto second = *MemfdMemory::Allocate(2 << 20);
+  const PoolId pool = *net.server().stack->BindMemory(
+      *second, {.slot_bytes = 2048, .receive_bytes = 2 << 20});
+  Load sound(net, kStreams - kDoomed);
+  auto listener = *net.server().stack->Listen(
+      {net.server().address, Port{9000}}, {.memory = pool});
+  std::array<TwoStacks::Pair, kDoomed> doomed;
+  for (TwoStacks::Pair& pair : doomed) {
+    pair.client = *net.client().stack->StartConnect(listener->local(), {});
+    ASSERT_TRUE(net.Until([&] {
+      pair.server = *listener->TryAccept();
+      return pair.server != nullptr;
+    }));
+  }
+  // Of the next frame that carries payload; the wire is quiet until then.
+  ChangeSoftnic("dev=sn1,revoke_at=1");
+  std::vector<std::byte> bytes(50'000);
+  ASSERT_TRUE(doomed[0].client->SendHost(bytes).ok());
+  net.Poll();
+  sound.Run();
+  for (TwoStacks::Pair& pair : doomed) {
+    std::array<StreamFrag, 64> frags;
+    absl::Status status;
+    ASSERT_TRUE(net.Until([&] {
+      const auto got = pair.server->ReceiveFrags(frags, UINT64_MAX);
+      status = got.status();
+      for (size_t i = 0; got.ok() && i < got->frags; ++i) {
+        pair.server->ReturnTokens({&frags[i].token, 1});
+      }
+      return !status.ok();
+    }));
+    EXPECT_EQ(ErrnoOf(status), EIO) << status;
+    EXPECT_NE(status.message().find("revoked"), std::string::npos) << status;
+  }
+  const MemoryUse use = *net.server().stack->Use(pool);
+  EXPECT_EQ(use.owners.reassembly + use.owners.application, 0u);
+  net.server().stack.reset();  // Before the memory that it has bound.
+}
+
+}  // namespace
+}  // namespace devwire
