@@ -62,8 +62,9 @@ void Connection::EnterEstablished(Instant now) {
   DCHECK_EQ(state_, State::kEstablished);
   if (syn_was_retransmitted_) rtt_.OnSynRetransmitted();
   quick_acks_left_ = kQuickAcks;
-  last_send_ = now;
+  last_send_ = last_arrival_ = now;
   Raise(Event::Kind::kConnected);
+  SetKeepAlive(options_.keepalive, now);
   // A CLOSE given before this takes effect now. RFC 9293 3.10.4.
   if (close_requested_) SetState(State::kFinWait1);
 }

@@ -166,6 +166,7 @@ Verdict Connection::ArriveFromFifthStep(const Segment& seg, Instant now) {
   switch (ProcessAck(seg, now)) {
     case AckResult::kUseful:
     case AckResult::kOld:  // Ignored; its text may count.
+      last_arrival_ = now;
       break;
     case AckResult::kTooOld:
       ChallengeAck(now);
@@ -261,6 +262,7 @@ void Connection::ArriveFin(Instant now) {
 void Connection::EnterTimeWait(Instant now) {
   SetState(State::kTimeWait);
   timers_.StopAll();
+  keepalive_probe_is_due_ = false;
   timers_.Set(Timer::kTimeWait, now + options_.time_wait);
 }
 

@@ -79,7 +79,7 @@ void Connection::UpdatePrediction() {
                        state_ == State::kFinWait2;
   is_plain_ = is_open && reassembly_.empty() && !fin_seq_ &&
               !receive_is_shut_down_ && !reset_owed_ && !is_held_ &&
-              !override_is_due_;
+              !override_is_due_ && !keepalive_probe_is_due_;
 }
 
 // Whether every step of RFC 9293 3.10.7.4 has its plain outcome: the next text
@@ -102,6 +102,7 @@ inline bool Connection::IsPredicted(const Segment& seg) const {
 
 inline Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
   UpdateTsRecent(seg, now);
+  last_arrival_ = now;
   // A segment with text is no duplicate ACK; without news it is none at all.
   if (seg.payload_bytes == 0 || seg.ack != tcb_.snd_una ||
       uint32_t{seg.wnd} << tcb_.snd_wind_shift != tcb_.snd_wnd) {
@@ -125,6 +126,7 @@ void Connection::EnterClosed(TcpError error) {
   retransmit_queue_.Clear();
   tcb_.snd_una = tcb_.snd_nxt;
   probe_is_out_ = override_is_due_ = ack_is_due_ = false;
+  keepalive_probe_is_due_ = false;
   duplicate_acks_owed_ = 0;
   is_held_ = false;
   error_ = error;

@@ -40,6 +40,7 @@
 #include "transport/tcp/congestion.h"
 #include "transport/tcp/drop_reason.h"
 #include "transport/tcp/error.h"
+#include "transport/tcp/keepalive.h"
 #include "transport/tcp/newreno.h"
 #include "transport/tcp/reassembly.h"
 #include "transport/tcp/receive_window.h"
@@ -103,8 +104,9 @@ class Connection {
     Duration cork_time = 200_ms;        // A corked tail waits so long; Linux's.
     int syn_retries = 6;                // Linux's tcp_syn_retries.
     int data_retries = 15;              // R2; Linux's tcp_retries2.
-    std::optional<Duration> user_timeout;      // RFC 5482. Empty: data_retries.
-    Duration challenge_ack_interval = 500_ms;  // RFC 5961 7: 10 in 5 s.
+    std::optional<Duration> user_timeout;  // RFC 5482. Empty: data_retries.
+    std::optional<KeepAlive::Options> keepalive;  // Empty: off. MUST-25.
+    Duration challenge_ack_interval = 500_ms;     // RFC 5961 7: 10 in 5 s.
     CongestionFactory congestion = &NewNewReno;
 
     // The receive window. max_slot_quota sizes the rings: SetReceiveLimits
@@ -131,6 +133,7 @@ class Connection {
     uint64_t fast_recoveries = 0;
     uint64_t timeouts = 0;
     uint64_t window_probes = 0;
+    uint64_t keepalive_probes = 0;
     uint64_t out_of_order_segments = 0;
     uint64_t duplicate_bytes = 0;
     uint64_t dropped_for_slots_bytes = 0;  // In window, unacknowledged.
@@ -184,6 +187,11 @@ class Connection {
   void SetNoDelay(bool is_on) { nodelay_ = is_on; }
   // Holds back a last partial segment, for up to cork_time.
   void SetCork(bool is_on) { is_corked_ = is_on; }
+
+  // Probes a peer that says nothing for long; empty turns it off. From
+  // ESTABLISHED on. RFC 9293 MUST-24.
+  void SetKeepAlive(const std::optional<KeepAlive::Options>& options,
+                    Instant now);
 
   // RECEIVE: hands over up to out.size() frags and `max_bytes` bytes in stream
   // order; splits the frag at max_bytes. Returns how many frags. They count as
@@ -336,12 +344,16 @@ class Connection {
   void RestartRetransmitTimer(Instant now);
   void SetPersistTimer(Instant now);
 
+  // keepalive.cc
+  void OnKeepAliveTimer(Instant now);
+
   // output.cc
   bool PollOwed(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollSyn(Instant now, TxSegment* out);
   bool PollRetransmission(Instant now, TxSegment* out);
   bool PollNewText(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollWindowProbe(Instant now, TxSegment* out);
+  void PollKeepAlive(Instant now, TxSegment* out);
   bool PollReset(TxSegment* out);
   uint32_t NextTextBytes(const TxLimits& limits);
   bool IsSmallSendAllowed(uint32_t bytes, bool is_all) const;
@@ -390,7 +402,8 @@ class Connection {
   bool send_was_short_ = false;    // kWritable is owed when room comes.
   bool override_is_due_ = false;   // The persist timer fired.
   bool cwnd_is_limiting_ = false;  // Up to cwnd_limited_to_.
-  bool probe_is_out_ = false;      // A byte at snd_nxt that snd_nxt leaves out.
+  bool keepalive_probe_is_due_ = false;
+  bool probe_is_out_ = false;  // A byte at snd_nxt that snd_nxt leaves out.
   Recovery recovery_ = Recovery::kOpen;
   uint8_t quick_acks_left_ = 0;      // ACK at once, as Linux at the start.
   uint8_t duplicate_acks_ = 0;       // In a row, from the peer.
@@ -416,7 +429,8 @@ class Connection {
   RetransmitQueue retransmit_queue_;
   std::unique_ptr<CongestionControl> congestion_;
   RttEstimator rtt_;
-  Instant last_send_;  // Of text, for RFC 5681 4.1.
+  Instant last_send_;     // Of text, for RFC 5681 4.1.
+  Instant last_arrival_;  // Of an acceptable ACK: what keep-alives wait for.
 
   // -- touched rarely --------------------------------------------------------
   std::optional<OwedReset> reset_owed_;
@@ -425,6 +439,7 @@ class Connection {
   std::optional<Instant> last_challenge_ack_;
   bool syn_was_retransmitted_ = false;
   bool peer_scales_ = false;  // Its SYN had the option.
+  std::optional<KeepAlive> keepalive_;
   Stats counts_;
   const Options options_;
 };

@@ -24,6 +24,7 @@ void Connection::OnDeadline(Instant now) {
   }
   if (timers_.TakeExpired(Timer::kRetransmit, now)) OnRetransmitTimer(now);
   if (timers_.TakeExpired(Timer::kPersist, now)) OnPersistTimer(now);
+  if (timers_.TakeExpired(Timer::kKeepAlive, now)) OnKeepAliveTimer(now);
 }
 
 void Connection::RestartRetransmitTimer(Instant now) {

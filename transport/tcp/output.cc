@@ -33,6 +33,10 @@ bool Connection::PollOwed(Instant now, const TxLimits& limits, TxSegment* out) {
     }
     if (override_is_due_ && PollWindowProbe(now, out)) return true;
   }
+  if (keepalive_probe_is_due_) {
+    PollKeepAlive(now, out);
+    return true;
+  }
   if (!ack_is_due_ && duplicate_acks_owed_ == 0) return false;
   // The first ACK after RCV.NXT advanced is no duplicate.
   const bool is_duplicate = tcb_.last_ack_sent == tcb_.rcv_nxt;
@@ -75,6 +79,15 @@ void Connection::FillSackBlocks(TxSegment* out) {
   count += reassembly_.SackBlocks(
       std::span<SackBlock>(blocks).subspan(count, room - count));
   out->options.sack_block_count = static_cast<uint8_t>(count);
+}
+
+// <SEQ=SND.NXT-1><ACK=RCV.NXT><CTL=ACK>: not acceptable, so it must be
+// answered. Without the octet of garbage that it could carry: SHLD-12.
+void Connection::PollKeepAlive(Instant now, TxSegment* out) {
+  keepalive_probe_is_due_ = false;
+  UpdatePrediction();
+  ++counts_.keepalive_probes;
+  Fill(tcb_.snd_nxt - 1, kAck, now, out);
 }
 
 bool Connection::PollReset(TxSegment* out) {

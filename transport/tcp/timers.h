@@ -18,8 +18,9 @@ enum class Timer : uint8_t {
   kDelayedAck,  // RFC 9293 3.8.6.3.
   kTimeWait,    // 2 MSL; also the limit on an orphan's FIN-WAIT-2.
   kUser,        // The user timeout, RFC 9293 3.8.3.
+  kKeepAlive,   // RFC 9293 3.8.4.
 };
-inline constexpr size_t kTimerCount = 5;
+inline constexpr size_t kTimerCount = 6;
 
 class TimerTable {
  public:
