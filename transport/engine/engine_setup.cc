@@ -148,6 +148,7 @@ EngineStream* Engine::NewStream(const FourTuple& tuple,
   const bool is_v4 = tuple.local.ip.is_v4();
   Connection::Options tcp = options_.tcp;
   tcp.mss = static_cast<uint16_t>(options_.mtu - (is_v4 ? 40 : 60));
+  tcp.default_mss = is_v4 ? 536 : 1220;  // RFC 9293 MUST-15.
   tcp.iss = InitialSequenceNumber(tuple, options_.secret, now_);
   tcp.ts_offset = TimestampOffset(tuple, options_.secret);
   ++pool_use_[static_cast<size_t>(home)].streams;

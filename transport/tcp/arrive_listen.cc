@@ -8,8 +8,6 @@
 namespace devwire {
 namespace {
 
-// RFC 9293 MUST-15: without the option, IPv4's (and IPv6's lower) default.
-constexpr uint16_t kDefaultMss = 536;
 // A smaller MSS would make us send mostly headers. Linux's tcp_min_snd_mss.
 constexpr uint32_t kMinMss = 48;
 constexpr uint32_t kTimestampsBytes = 12;  // With two nops. RFC 7323 App. A.
@@ -80,7 +78,7 @@ void Connection::AdoptSyn(const Segment& seg, Instant now) {
   }
   tcb_.sack_permitted = options_.use_sack && peer.sack_permitted;
   smss_ = std::max<uint32_t>(
-      std::min<uint32_t>(peer.mss.value_or(kDefaultMss), options_.mss),
+      std::min<uint32_t>(peer.mss.value_or(options_.default_mss), options_.mss),
       kMinMss);
   if (tcb_.snd_ts_ok) smss_ -= kTimestampsBytes;
   congestion_->OnEstablished(smss_, now);

@@ -90,6 +90,8 @@ class Connection {
   struct Options {
     // Ours to announce: IP MTU less 40 (IPv4) or 60 (IPv6). RFC 6691.
     uint16_t mss = 1460;
+    // The peer's, when its SYN does not say: 1220 over IPv6. MUST-15.
+    uint16_t default_mss = 536;
     bool use_timestamps = true;
     bool use_window_scale = true;
     bool use_sack = true;

@@ -32,6 +32,15 @@ TEST(OpenTrace, PlainPeerGetsPlainSegments) {
   EXPECT_EQ(t.connection().stats().rcv_wind_shift, 0);
 }
 
+TEST(OpenTrace, Ipv6sDefaultMss) {  // MUST-15.
+  Trace::Setup setup{.mss = 1440};
+  setup.options.default_mss = 1220;
+  Trace t(setup);
+  t.OpenActive().Out("S 0:0(0)");
+  t.In("S. 0:0(0) ack 1 <>").Out(".  1:1(0) ack 1");
+  EXPECT_EQ(t.connection().stats().smss, 1220u);
+}
+
 TEST(OpenTrace, PassiveOpenAnswersWhatWasOffered) {
   Trace t = Trace::SynReceived({.mss = 1200, .sack = true, .peer_scale = 3});
   EXPECT_TRUE(t.last_out().options.sack_permitted);
