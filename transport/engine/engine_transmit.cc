@@ -197,6 +197,8 @@ void Engine::PollEvents(EngineStream& s) {
       case Event::Kind::kPeerClosed:
         ++s.readable_edge;
         break;
+      case Event::Kind::kUrgent:
+      case Event::Kind::kStalled:
       case Event::Kind::kAcked:
       case Event::Kind::kWritable:
       case Event::Kind::kClosed:

@@ -210,7 +210,8 @@ void Connection::ArriveAckOfFin(Instant now) {
 }
 
 Verdict Connection::ArriveFromSixthStep(const Segment& seg, Instant now) {
-  // Sixth, check the URG bit: urgent data is read in line, RFC 6093 4.
+  // Sixth, check the URG bit.
+  if (seg.has_urg()) ArriveUrgent(seg);
 
   // Seventh, process the segment text.
   DropReason reason = DropReason::kNone;
@@ -229,6 +230,18 @@ Verdict Connection::ArriveFromSixthStep(const Segment& seg, Instant now) {
   if (seg.has_fin()) ack_is_due_ = true;
   if (fin_seq_ && !fin_received_ && *fin_seq_ == tcb_.rcv_nxt) ArriveFin(now);
   return {reason};
+}
+
+// RCV.UP <- max(RCV.UP, SEG.UP), and the user is told. The pointer names the
+// octet behind the urgent ones: MUST-62, RFC 6093 3.1.
+void Connection::ArriveUrgent(const Segment& seg) {
+  if (!CanReceiveText(state_)) return;
+  const SeqNum up = seg.text_seq() + seg.urgent_pointer;
+  const int64_t end = static_cast<int64_t>(counts_.bytes_received) +
+                      SeqDistance(up, tcb_.rcv_nxt);
+  if (end <= static_cast<int64_t>(urgent_end_)) return;
+  urgent_end_ = static_cast<uint64_t>(end);
+  if (urgent_bytes() > 0) Raise(Event::Kind::kUrgent);
 }
 
 void Connection::ArriveFin(Instant now) {

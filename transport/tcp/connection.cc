@@ -137,7 +137,7 @@ void Connection::EnterClosed(TcpError error) {
 std::optional<Event> Connection::PollEvent() {
   if (events_ == 0) return std::nullopt;
   int lowest = std::countr_zero(events_);
-  events_ &= static_cast<uint8_t>(events_ - 1);
+  events_ &= static_cast<uint16_t>(events_ - 1);
   return Event{static_cast<Event::Kind>(lowest)};
 }
 

@@ -77,8 +77,10 @@ struct Event {
     kConnected,   // ESTABLISHED was reached.
     kAcked,       // acked_offset() advanced.
     kReadable,    // readable_bytes() grew.
+    kUrgent,      // The end of urgent data moved on: urgent_bytes().
     kWritable,    // Send() took less than asked before, and takes more now.
     kPeerClosed,  // The peer's FIN was taken in: after readable_bytes(), end.
+    kStalled,     // R1: sent three times again, no answer. RFC 9293 3.8.3.
     kError,       // It ended with error(). kClosed follows.
     kClosed,      // CLOSED. The last event.
   };
@@ -187,6 +189,9 @@ class Connection {
   // before ESTABLISHED: it is sent then.
   uint64_t Send(uint64_t bytes);
   void SetNoDelay(bool is_on) { nodelay_ = is_on; }
+  // What Send() took so far is urgent. A mark in the stream, nothing more; new
+  // applications should have no use for it (RFC 6093 5, SHLD-13).
+  void MarkUrgent() { send_urgent_end_ = queued_offset_; }
   // Holds back a last partial segment, for up to cork_time.
   void SetCork(bool is_on) { is_corked_ = is_on; }
 
@@ -251,6 +256,12 @@ class Connection {
   uint64_t queued_offset() const { return queued_offset_; }
   uint64_t readable_bytes() const { return readable_bytes_; }
   size_t readable_frags() const { return ready_.size(); }
+  // Of the bytes to be received next, those up to the end of urgent data, come
+  // in or not. RFC 9293 MUST-33. Urgent data is read in line, RFC 6093 4.
+  uint64_t urgent_bytes() const {
+    const uint64_t taken = counts_.bytes_received - readable_bytes_;
+    return urgent_end_ > taken ? urgent_end_ - taken : 0;
+  }
   // The peer's FIN was taken in and everything before it was received.
   bool is_at_end() const { return fin_received_ && ready_.empty(); }
   // The Connection can be destroyed as soon as its events were polled.
@@ -277,7 +288,7 @@ class Connection {
   // connection.cc
   void SetState(State next);
   void Raise(Event::Kind kind) {
-    events_ |= static_cast<uint8_t>(1u << static_cast<int>(kind));
+    events_ |= static_cast<uint16_t>(1u << static_cast<int>(kind));
   }
   Verdict Drop(const Segment& seg, DropReason reason);
   void EnterClosed(TcpError error);
@@ -306,6 +317,7 @@ class Connection {
   Verdict ArriveSyn(const Segment& seg, Instant now);
   Verdict ArriveFromFifthStep(const Segment& seg, Instant now);
   Verdict ArriveFromSixthStep(const Segment& seg, Instant now);
+  void ArriveUrgent(const Segment& seg);
   void ArriveAckOfFin(Instant now);
   void ArriveFin(Instant now);
   void EnterTimeWait(Instant now);
@@ -361,6 +373,7 @@ class Connection {
   bool IsSmallSendAllowed(uint32_t bytes, bool is_all) const;
   void RecordSent(SeqNum seq, uint32_t payload, uint8_t flags, Instant now);
   void Fill(SeqNum seq, uint8_t flags, Instant now, TxSegment* out);
+  void FillUrgent(TxSegment* out) const;
   void FillSackBlocks(TxSegment* out);
 
   // Small derived values.
@@ -387,7 +400,7 @@ class Connection {
   Tcb tcb_;
   State state_ = State::kClosed;
   TcpError error_ = TcpError::kNone;
-  uint8_t events_ = 0;
+  uint16_t events_ = 0;
   // ESTABLISHED or FIN-WAIT-2, no hole, no FIN seen, nothing owed but text and
   // ACKs: what the short paths are for.
   bool is_plain_ = false;
@@ -423,6 +436,7 @@ class Connection {
   uint64_t acked_offset_ = 0;
   uint64_t sent_offset_ = 0;
   uint64_t queued_offset_ = 0;
+  uint64_t send_urgent_end_ = 0;  // SND.UP, as an offset.
   uint64_t readable_bytes_ = 0;
   TimerTable timers_;
   ReceiveWindow window_;
@@ -442,6 +456,7 @@ class Connection {
   bool syn_was_retransmitted_ = false;
   bool peer_scales_ = false;  // Its SYN had the option.
   std::optional<KeepAlive> keepalive_;
+  uint64_t urgent_end_ = 0;  // RCV.UP, as an offset of the stream received.
   Stats counts_;
   const Options options_;
 };

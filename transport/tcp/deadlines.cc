@@ -8,7 +8,8 @@ namespace devwire {
 namespace {
 
 constexpr uint8_t kMaxPersistBackoffs =
-    16;  // The RTO's maximum ends it before.
+    16;                     // The RTO's maximum ends it before.
+constexpr uint8_t kR1 = 3;  // Retransmissions: RFC 9293 3.8.3, SHLD-10.
 
 }  // namespace
 
@@ -41,6 +42,7 @@ void Connection::OnRetransmitTimer(Instant now) {
     EnterClosed(TcpError::kTimedOut);
     return;
   }
+  if (retries_ == kR1) Raise(Event::Kind::kStalled);
   rtt_.OnTimeout();
   if (is_syn) {
     syn_was_retransmitted_ = true;

@@ -65,6 +65,15 @@ inline void Connection::Fill(SeqNum seq, uint8_t flags, Instant now,
   timers_.Stop(Timer::kDelayedAck);
 }
 
+// In all segments before the end of urgent data. MUST-62: it points behind.
+inline void Connection::FillUrgent(TxSegment* out) const {
+  if (out->stream_offset >= send_urgent_end_) [[likely]]
+    return;
+  out->flags |= kUrg;
+  out->urgent_pointer = static_cast<uint16_t>(
+      std::min<uint64_t>(send_urgent_end_ - out->stream_offset, UINT16_MAX));
+}
+
 // On bare ACKs only: a segment with text keeps its header's length, for the
 // peer's split's sake as for ours (docs/wire.md).
 void Connection::FillSackBlocks(TxSegment* out) {
@@ -144,6 +153,7 @@ bool Connection::PollRetransmission(Instant now, TxSegment* out) {
   Fill(lost->seq, flags, now, out);
   out->payload_bytes = payload;
   out->stream_offset = offset;
+  FillUrgent(out);
   out->retransmission = true;
   ++counts_.segments_retransmitted;
   counts_.bytes_retransmitted += payload;
@@ -173,6 +183,9 @@ inline uint32_t Connection::NextTextBytes(const TxLimits& limits) {
     tso_bytes_ = most - most % smss_;
   }
   bytes = std::min(bytes, tso_bytes_);
+  // The NIC would give each segment the same urgent pointer.
+  if (sent_offset_ < send_urgent_end_) [[unlikely]]
+    bytes = std::min(bytes, smss_);
   const size_t records = retransmit_queue_.free_records();
   if (bytes > records * smss_) [[unlikely]] {
     bytes = static_cast<uint32_t>(records) * smss_;
@@ -227,6 +240,7 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
   Fill(tcb_.snd_nxt, flags, now, out);
   out->payload_bytes = bytes;
   out->stream_offset = sent_offset_;
+  FillUrgent(out);
   if (bytes > smss_) {
     out->tso_mss = static_cast<uint16_t>(smss_);
     counts_.segments_out += (bytes - 1) / smss_;
@@ -281,6 +295,7 @@ bool Connection::PollWindowProbe(Instant now, TxSegment* out) {
   Fill(tcb_.snd_nxt, kAck, now, out);
   out->payload_bytes = 1;
   out->stream_offset = sent_offset_;
+  FillUrgent(out);
   probe_is_out_ = true;
   ++counts_.window_probes;
   counts_.bytes_sent += 1;

@@ -143,10 +143,53 @@ TEST(ReceiveTrace, SegmentWithoutAckIsDropped) {
   t.ExpectNoSlotsInUse();
 }
 
-TEST(ReceiveTrace, UrgentTextIsReadInLine) {
+// RFC 6093 4: urgent text is text. MUST-32, MUST-33: the user learns that
+// there is some, and how much is left.
+TEST(UrgentTrace, IsReadInLineAndItsEndIsTold) {
   Trace t = Trace::Established();
   t.In("PU. 1:11(10) ack 1 win 1000 urg 5").Out(".  1:1(0) ack 11");
-  t.ExpectReadable(10);
+  t.ExpectReadable(10).ExpectEvents("readable urgent");
+  EXPECT_EQ(t.connection().urgent_bytes(), 5u);  // MUST-62: behind the last.
+  t.Recv(3);
+  EXPECT_EQ(t.connection().urgent_bytes(), 2u);
+  t.Recv();
+  EXPECT_EQ(t.connection().urgent_bytes(), 0u);
+}
+
+// The pointer may run ahead of the text, by any length (MUST-31), and goes only
+// forward.
+TEST(UrgentTrace, ThePointerAdvances) {
+  Trace t = Trace::Established();
+  t.In("U. 1:1(0) ack 1 win 65535 urg 60000").OutNothing();
+  t.ExpectEvents("urgent");
+  EXPECT_EQ(t.connection().urgent_bytes(), 60'000u);
+  t.In("PU. 1:11(10) ack 1 win 65535 urg 100").Out(".  1:1(0) ack 11");
+  t.ExpectEvents("readable");
+  t.In("PU. 11:21(10) ack 1 win 65535 urg 65535").Out(".  1:1(0) ack 21");
+  t.ExpectEvents("readable urgent");
+  EXPECT_EQ(t.connection().urgent_bytes(), 65'545u);
+}
+
+// An end that was read long ago is no news.
+TEST(UrgentTrace, AnOldPointerIsIgnored) {
+  Trace t = Trace::Established();
+  t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");
+  t.Recv();
+  t.ExpectEvents("readable");
+  t.In("U. 11:11(0) ack 1 win 65535 urg 0").OutNothing();
+  t.ExpectEvents("");
+}
+
+// MUST-66: RST and URG count although the window is closed.
+TEST(UrgentTrace, ZeroWindowTakesUrgAndRst) {
+  Trace::Setup setup;
+  setup.options.receive = {.byte_budget = 1000, .slot_quota = 8};
+  Trace t = Trace::Established(setup);
+  t.In(".  1:1001(1000) ack 1").Out(".  1:1(0) ack 1001 win 0");
+  t.ExpectEvents("readable");
+  t.In("U. 1001:1001(0) ack 1 win 65535 urg 7").ExpectEvents("urgent");
+  EXPECT_EQ(t.connection().urgent_bytes(), 1007u);
+  t.In("R 1001:1001(0)").Expect(State::kClosed);
 }
 
 // RFC 2018 section 4: the block of the latest arrival first.

@@ -108,6 +108,31 @@ TEST(CorkTrace, HoldsAPartialSegmentForABoundedTime) {
   t.Out("P. 1101:1201(100) ack 1");
 }
 
+// MUST-62: the pointer names the byte behind the urgent ones, from wherever the
+// segment begins; a retransmission carries it as well.
+TEST(SendTrace, UrgentPointer) {
+  Trace t = Trace::Established();
+  t.limits().max_tso_payload = 4000;
+  t.Send(1500).connection().MarkUrgent();
+  t.Send(2500);  // No TSO before the end of urgent data.
+  t.Out("U. 1:1001(1000) ack 1 win 65535 urg 1500",
+        "U. 1001:2001(1000) ack 1 win 65535 urg 500",
+        "P. 2001:4001(2000) ack 1");
+  t.OutAt(t.connection().stats().rto,
+          "U. 1:1001(1000) ack 1 win 65535 urg 1500");
+}
+
+// 65,535 is as far as the pointer reaches; the sequence may be longer. MUST-31.
+TEST(SendTrace, UrgentBeyondThePointer) {
+  Trace t = Trace::Established();
+  t.Send(100'000).connection().MarkUrgent();
+  TxSegment first;
+  ASSERT_TRUE(t.connection().PollTransmit(t.now(), t.limits(), &first));
+  EXPECT_EQ(first.flags, kAck | kUrg);
+  EXPECT_EQ(first.urgent_pointer, 65'535);
+  EXPECT_EQ(first.payload_bytes, 1000u);
+}
+
 TEST(SendTrace, QueueLimitAndWritable) {
   Trace::Setup setup;
   setup.options.send_queue_limit_bytes = 4000;
@@ -212,9 +237,22 @@ TEST(TimeoutTrace, BacksOffAndGivesUp) {
   const Duration rto = t.connection().stats().rto;
   t.OutAt(rto, Full(0)).OutAt(3 * rto, Full(0)).OutAt(7 * rto, Full(0));
   t.ExpectQuietUntil(15 * rto).Expect(State::kClosed);
-  t.ExpectEvents("error closed");
+  t.ExpectEvents("stalled error closed");
   EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
   EXPECT_EQ(t.connection().stats().timeouts, 4u);
+}
+
+// R1, RFC 9293 3.8.3: after three retransmissions the user, and IP, are told
+// (SHLD-9, SHLD-10); R2 ends it. Once for each time of trouble.
+TEST(TimeoutTrace, StalledAtR1) {
+  Trace t = Trace::Established();
+  t.Send(1000).Out(Full(0));
+  const Duration rto = t.connection().stats().rto;
+  t.OutAt(rto, Full(0)).OutAt(3 * rto, Full(0)).ExpectEvents("");
+  t.OutAt(7 * rto, Full(0)).ExpectEvents("stalled");
+  t.OutAt(15 * rto, Full(0)).ExpectEvents("");
+  t.In(AckTo(1)).ExpectEvents("acked");
+  EXPECT_EQ(t.connection().error(), TcpError::kNone);
 }
 
 TEST(TimeoutTrace, UserTimeoutEndsItSooner) {

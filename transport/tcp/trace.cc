@@ -159,6 +159,7 @@ std::string Trace::Print(const TxSegment& out) const {
   if ((out.flags & kAck) != 0) header.ack = SeqNum(out.ack - setup_.peer_iss);
   if ((out.flags & kRst) != 0) header.seq = SeqNum(out.seq - setup_.iss);
   header.wnd = out.wnd;
+  header.urgent_pointer = out.urgent_pointer;
   header.options = out.options;
   for (size_t i = 0; i < out.options.sack_block_count; ++i) {
     SackBlock& block = header.options.sack_blocks[i];
@@ -322,9 +323,9 @@ Trace& Trace::ExpectDrop(DropReason reason) {
 }
 
 Trace& Trace::ExpectEvents(std::string_view events) {
-  constexpr const char* kNames[] = {"connected", "acked",       "readable",
-                                    "writable",  "peer-closed", "error",
-                                    "closed"};
+  constexpr const char* kNames[] = {"connected", "acked",    "readable",
+                                    "urgent",    "writable", "peer-closed",
+                                    "stalled",   "error",    "closed"};
   std::vector<const char*> got;
   while (std::optional<Event> event = connection_->PollEvent()) {
     got.push_back(kNames[static_cast<size_t>(event->kind)]);
