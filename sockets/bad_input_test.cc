@@ -239,6 +239,38 @@ TEST(ConnectBadInput, Ipv6IntoDeviceMemoryUnderMlx5) {
   EXPECT_TRUE(stack->Listen({o.address, Port{80}}, {}).ok()) << "host stream";
 }
 
+// -- congestion control -------------------------------------------------------
+
+TEST(CongestionBadInput, UnknownNamesListThoseThereAre) {
+  ConfigureSoftnic("dev=sn0");
+  StackOptions o = One();
+  o.tcp.congestion = "vegas";
+  ExpectError(Stack::Open(o).status(), EINVAL, "vegas");
+  ExpectError(Stack::Open(o).status(), EINVAL, "newreno");
+  auto stack = *Stack::Open(One());
+  ExpectError(
+      stack->Listen({o.address, Port{80}}, {.congestion = "Vegas"}).status(),
+      EINVAL, "Vegas");
+  ExpectError(stack
+                  ->StartConnect({IpAddress::V4(10, 0, 0, 2), Port{80}},
+                                 {.congestion = "bbr"})
+                  .status(),
+              EINVAL, "bbr");
+}
+
+TEST(CongestionBadInput, EachStreamHasItsOwn) {
+  TwoStacks::Options options;
+  options.stack.tcp.initial_window_segments = 4;
+  TwoStacks net(options);
+  const Endpoint at{net.server().stack->address(), Port{81}};
+  auto listener = *net.server().stack->Listen(at, {.congestion = "newreno"});
+  auto stream = *net.client().stack->StartConnect(at, {});
+  ASSERT_TRUE(net.Until([&] { return stream->ConnectStatus().ok(); }));
+  const StreamInfo info = *stream->Info();
+  EXPECT_EQ(info.congestion, "newreno");
+  EXPECT_EQ(info.cwnd, 4 * info.snd_mss);
+}
+
 // -- sending ------------------------------------------------------------------
 
 TEST(SendBadInput, UnregisteredSpans) {

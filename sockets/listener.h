@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "base/time.h"
@@ -24,6 +25,8 @@ struct ListenOptions {
   // Connections not accepted yet, half-open ones included; further SYNs are
   // dropped and counted. 1 to 4096.
   uint32_t backlog = 128;
+  // Congestion control of accepted streams; empty: TcpKnobs::congestion.
+  std::string congestion;
 };
 
 class Listener {

@@ -140,6 +140,8 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
       !status.ok()) {
     return status;
   }
+  const auto congestion = CongestionByName(options.congestion);
+  if (!congestion.ok()) return congestion.status();
   if (options.backlog < 1 || options.backlog > 4096) {
     return ErrnoStatus(EINVAL, "backlog is outside 1 to 4096");
   }
@@ -154,7 +156,7 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
   absl::Status failure;
   const absl::Status called = core_->Call([&] {
     result = core_->engine->Listen(local.ip, local.port, options.memory,
-                                   options.backlog);
+                                   options.backlog, *congestion);
     failure = OpenErrorStatus(result.error, local, *core_->engine);
   });
   if (!called.ok()) return called;
@@ -171,6 +173,8 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
       !status.ok()) {
     return status;
   }
+  const auto congestion = CongestionByName(options.congestion);
+  if (!congestion.ok()) return congestion.status();
   if (remote.port == Port{0} || remote.ip == core_->options.address) {
     return ErrnoStatus(EADDRNOTAVAIL,
                        absl::StrFormat("%s cannot be connected to: port 0, or "
@@ -181,7 +185,8 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
   absl::Status failure;
   FourTuple tuple;
   const absl::Status called = core_->Call([&] {
-    result = core_->engine->Connect(remote, options.local_port, options.memory);
+    result = core_->engine->Connect(remote, options.local_port, options.memory,
+                                    *congestion);
     if (EngineStream* s = core_->engine->Find(result.id)) tuple = s->tuple;
     failure = OpenErrorStatus(result.error, remote, *core_->engine);
   });

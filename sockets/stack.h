@@ -50,6 +50,7 @@ class StackCore;
 struct ConnectOptions {
   std::optional<PoolId> memory;    // receive into it; none: a host stream
   std::optional<Port> local_port;  // none: one of the stack's port blocks
+  std::string congestion;          // empty: TcpKnobs::congestion
   Duration timeout = Duration::Nanoseconds(30'000'000'000);
   const CancelFlag* cancel = nullptr;
 };

@@ -66,10 +66,22 @@ absl::Status CheckOptions(const StackOptions& o) {
                        "local ports begin at 1024 or above, in blocks of at "
                        "most 2^15");
   }
+  if (const auto known = CongestionByName(o.tcp.congestion); !known.ok()) {
+    return known.status();
+  }
   return absl::OkStatus();
 }
 
 }  // namespace
+
+absl::StatusOr<CongestionFactory> CongestionByName(std::string_view name) {
+  const CongestionFactory factory = FindCongestion(name);
+  if (factory != nullptr || name.empty()) return factory;
+  return ErrnoStatus(
+      EINVAL, absl::StrFormat("congestion control \"%s\" is unknown: use one "
+                              "of %s",
+                              name, CongestionNames()));
+}
 
 StackCore::StackCore(const StackOptions& o)
     : options(o),
@@ -195,6 +207,10 @@ EngineOptions StackCore::MakeEngineOptions(uint32_t mtu) const {
   e.tcp.use_timestamps = options.tcp.timestamps;
   e.tcp.use_sack = options.tcp.sack;
   e.tcp.nodelay = options.tcp.no_delay;
+  if (!options.tcp.congestion.empty()) {
+    e.tcp.congestion = FindCongestion(options.tcp.congestion);
+  }
+  e.tcp.initial_window_segments = options.tcp.initial_window_segments;
   e.tcp.time_wait = options.tcp.time_wait;
   e.tcp.user_timeout = options.tcp.user_timeout;
   e.receive_budget_bytes = options.tcp.receive_budget_bytes;

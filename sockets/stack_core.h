@@ -19,6 +19,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -34,6 +35,7 @@
 #include "sockets/stack_options.h"
 #include "sockets/stream_info.h"
 #include "transport/engine/engine.h"
+#include "transport/tcp/congestion.h"
 #include "transport/verbs/device.h"
 #include "transport/verbs/verbs_packet_io.h"
 #include "transport/wire/pcapng.h"
@@ -161,6 +163,10 @@ class StackCore {
 
 // Lets go of a core in a forked child, where nothing of it may be destroyed.
 void AbandonInChild(std::shared_ptr<StackCore> core);
+
+// The congestion control of that name; null for an empty one. InvalidArgument
+// lists those there are.
+absl::StatusOr<CongestionFactory> CongestionByName(std::string_view name);
 
 }  // namespace devwire
 

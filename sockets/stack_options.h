@@ -22,6 +22,11 @@ struct TcpKnobs {
   bool timestamps = true;
   bool sack = true;
   bool no_delay = false;  // true: no Nagle (RFC 1122 4.2.3.4)
+  // Congestion control of streams that name no other: "newreno".
+  std::string congestion = "newreno";
+  // The initial window, in segments. None: RFC 6928's, ten segments of at most
+  // 1460 bytes, fewer of longer ones.
+  std::optional<uint32_t> initial_window_segments;
   // Receive window of one stream, in bytes of payload; bounded by the pool.
   uint64_t receive_budget_bytes = 4u << 20;
   // Bytes queued for sending in one stream, at most.

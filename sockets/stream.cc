@@ -255,6 +255,7 @@ void StackCore::FillInfo(const EngineStream& s, StreamInfo* info) {
   info->rtt = stats.srtt;
   info->rttvar = stats.rttvar;
   info->rto = stats.rto;
+  info->congestion = s.connection.congestion_name();
   info->snd_mss = stats.smss;
   info->cwnd = stats.cwnd;
   info->ssthresh = stats.ssthresh;

@@ -17,6 +17,7 @@ struct StreamInfo {
   Duration rtt;  // smoothed; 0 before a sample
   Duration rttvar;
   Duration rto;
+  std::string congestion;  // "newreno"
   uint32_t snd_mss = 0;
   uint32_t cwnd = 0;
   uint32_t ssthresh = 0;

@@ -102,9 +102,10 @@ class Engine final : private FragSink {
     ListenerId id{};
     Port port{};
   };
-  // Port 0: a free one.
+  // Port 0: a free one. Null `congestion`: that of EngineOptions::tcp.
   ListenResult Listen(const IpAddress& ip, Port port,
-                      std::optional<PoolId> pool, uint32_t backlog);
+                      std::optional<PoolId> pool, uint32_t backlog,
+                      CongestionFactory congestion = nullptr);
   // Resets what was not accepted.
   void Unlisten(ListenerId listener);
   std::optional<StreamId> Accept(ListenerId listener);
@@ -118,7 +119,8 @@ class Engine final : private FragSink {
     StreamId id{};
   };
   ConnectResult Connect(const Endpoint& remote, std::optional<Port> local_port,
-                        std::optional<PoolId> pool);
+                        std::optional<PoolId> pool,
+                        CongestionFactory congestion = nullptr);
   const absl::Status& queue_error() const { return queue_error_; }
 
   // The stream, or null: closed, and forgotten.
@@ -169,6 +171,7 @@ class Engine final : private FragSink {
     bool is_open = false;
     Endpoint local;
     std::optional<PoolId> pool;
+    CongestionFactory congestion = nullptr;
     uint32_t backlog = 0;
     uint32_t pending = 0;  // Half-open, and not accepted.
     std::optional<RuleId> rule;
@@ -259,7 +262,7 @@ class Engine final : private FragSink {
 
   // engine_setup.cc
   EngineStream* NewStream(const FourTuple& tuple, std::optional<PoolId> pool,
-                          OpenError* error);
+                          CongestionFactory congestion, OpenError* error);
   void Destroy(EngineStream& s);
   bool AcquireNextHop(EngineStream& s, OpenError* error);
   OpenError CheckFamily(const IpAddress& ip, std::optional<PoolId> pool) const;

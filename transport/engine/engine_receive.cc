@@ -332,7 +332,7 @@ void Engine::OnSynToListener(const RxFrame& frame, const ParsedFrame& parsed,
     return DropFrame(frame, EngineDrop::kBacklogFull);
   }
   OpenError error;
-  EngineStream* s = NewStream(parsed.tuple, l.pool, &error);
+  EngineStream* s = NewStream(parsed.tuple, l.pool, l.congestion, &error);
   if (s == nullptr) {
     return DropFrame(frame, error == OpenError::kTooMany
                                 ? EngineDrop::kConnectionsFull

@@ -141,7 +141,9 @@ void Engine::ShareOut(PoolId id) {
 }
 
 EngineStream* Engine::NewStream(const FourTuple& tuple,
-                                std::optional<PoolId> pool, OpenError* error) {
+                                std::optional<PoolId> pool,
+                                CongestionFactory congestion,
+                                OpenError* error) {
   *error = OpenError::kTooMany;
   if (free_streams_.empty()) return nullptr;
   const PoolId home = pool.value_or(kHostPool);
@@ -151,6 +153,7 @@ EngineStream* Engine::NewStream(const FourTuple& tuple,
   tcp.default_mss = is_v4 ? 536 : 1220;  // RFC 9293 MUST-15.
   tcp.iss = InitialSequenceNumber(tuple, options_.secret, now_);
   tcp.ts_offset = TimestampOffset(tuple, options_.secret);
+  if (congestion != nullptr) tcp.congestion = congestion;
   ++pool_use_[static_cast<size_t>(home)].streams;
   tcp.receive = LimitsOf(home);
   tcp.max_slot_quota = std::min(UsableSlots(home), kMaxSlotQuota);
@@ -230,7 +233,8 @@ void Engine::Destroy(EngineStream& s) {
 
 Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
                                     std::optional<PoolId> pool,
-                                    uint32_t backlog) {
+                                    uint32_t backlog,
+                                    CongestionFactory congestion) {
   ListenResult result;
   result.error = CheckFamily(ip, pool);
   if (result.error != OpenError::kNone) return result;
@@ -256,6 +260,7 @@ Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
   l.is_open = true;
   l.local = {ip, port};
   l.pool = pool;
+  l.congestion = congestion;
   l.backlog = backlog;
   l.pending = 0;
   l.was_ready = false;
@@ -308,7 +313,8 @@ void Engine::PublishListener(uint32_t index) {
 
 Engine::ConnectResult Engine::Connect(const Endpoint& remote,
                                       std::optional<Port> local_port,
-                                      std::optional<PoolId> pool) {
+                                      std::optional<PoolId> pool,
+                                      CongestionFactory congestion) {
   now_ = clock_.Now();
   ConnectResult result;
   result.error = CheckFamily(remote.ip, pool);
@@ -339,7 +345,7 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
                   kControlQueue);
     }
   }
-  EngineStream* s = NewStream(tuple, pool, &result.error);
+  EngineStream* s = NewStream(tuple, pool, congestion, &result.error);
   if (s == nullptr) return result;
   result.id = s->id;
   s->connection.OpenActive(now_);

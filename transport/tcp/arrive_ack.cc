@@ -99,7 +99,7 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now) {
   const std::optional<Duration> rtt = RttSample(acked, seg);
   if (rtt) rtt_.OnSample(*rtt);
   // The SYN is no data: no congestion window grows by it.
-  if (!acks_syn) OnNewAck(seg, advance, flight_before, now);
+  if (!acks_syn) OnNewAck(seg, advance, flight_before, rtt, now);
   if (tcb_.snd_una == tcb_.snd_nxt) {
     timers_.Stop(Timer::kRetransmit);
     timers_.Stop(Timer::kUser);
@@ -128,7 +128,10 @@ inline std::optional<Duration> Connection::RttSample(
 
 // SND.UNA moved by `acked`.
 inline void Connection::OnNewAck(const Segment& seg, uint32_t acked,
-                                 uint32_t flight_before, Instant now) {
+                                 uint32_t flight_before,
+                                 std::optional<Duration> rtt, Instant now) {
+  const bool ends_round = SeqGe(seg.ack, round_end_);
+  if (ends_round) round_end_ = tcb_.snd_nxt;
   const bool is_cwnd_limited =
       cwnd_is_limiting_ && SeqLe(seg.ack, cwnd_limited_to_);
   if (!is_cwnd_limited) cwnd_is_limiting_ = false;
@@ -163,8 +166,10 @@ inline void Connection::OnNewAck(const Segment& seg, uint32_t acked,
   congestion_->OnAck({.now = now,
                       .acked_bytes = acked,
                       .flight_size = flight_before,
-                      .rtt = rtt_.srtt(),
-                      .is_cwnd_limited = is_cwnd_limited || is_after_loss});
+                      .rtt = rtt,
+                      .srtt = rtt_.srtt(),
+                      .is_cwnd_limited = is_cwnd_limited || is_after_loss,
+                      .ends_round = ends_round});
 }
 
 void Connection::OnDuplicateAck(Instant now) {

@@ -81,7 +81,11 @@ void Connection::AdoptSyn(const Segment& seg, Instant now) {
       std::min<uint32_t>(peer.mss.value_or(options_.default_mss), options_.mss),
       kMinMss);
   if (tcb_.snd_ts_ok) smss_ -= kTimestampsBytes;
-  congestion_->OnEstablished(smss_, now);
+  congestion_->OnEstablished(
+      {.now = now,
+       .smss = smss_,
+       .initial_window_segments = options_.initial_window_segments});
+  round_end_ = tcb_.iss;
 }
 
 }  // namespace devwire

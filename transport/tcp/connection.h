@@ -112,6 +112,8 @@ class Connection {
     std::optional<KeepAlive::Options> keepalive;  // Empty: off. MUST-25.
     Duration challenge_ack_interval = 500_ms;     // RFC 5961 7: 10 in 5 s.
     CongestionFactory congestion = &NewNewReno;
+    // IW, RFC 6928 2; empty: its ten segments or about 14,600 bytes.
+    std::optional<uint32_t> initial_window_segments;
 
     // The receive window. max_slot_quota sizes the rings: SetReceiveLimits
     // cannot go above it.
@@ -269,6 +271,7 @@ class Connection {
     return state_ == State::kClosed && !reset_owed_.has_value();
   }
   Stats stats() const;
+  const char* congestion_name() const { return congestion_->name(); }
   const Tcb& tcb() const { return tcb_; }
   // CHECKs every stated invariant. O(frags and segments held); tests.
   void CheckInvariants() const;
@@ -330,7 +333,7 @@ class Connection {
   bool IsDuplicateAck(const Segment& seg) const;
   void OnDuplicateAck(Instant now);
   void OnNewAck(const Segment& seg, uint32_t acked, uint32_t flight_before,
-                Instant now);
+                std::optional<Duration> rtt, Instant now);
   std::optional<Duration> RttSample(const RetransmitQueue::Acked& acked,
                                     const Segment& seg) const;
   void UpdateSndWnd(const Segment& seg);
@@ -431,6 +434,7 @@ class Connection {
   uint32_t rcv_mss_ = 536;    // Of full segments in, as estimated.
   SeqNum recover_;            // RFC 6582: SND.NXT when loss was found.
   SeqNum cwnd_limited_to_;
+  SeqNum round_end_;                  // SND.NXT when the last round ended.
   SeqNum small_end_;                  // Of the latest partial segment (Nagle).
   uint32_t duplicate_ack_bytes_ = 0;  // Left the network, by duplicate ACKs.
   uint64_t acked_offset_ = 0;

@@ -222,7 +222,8 @@ bool Connection::IsSmallSendAllowed(uint32_t bytes, bool is_all) const {
 inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
                                     TxSegment* out) {
   if (flight_size() == 0 && now - last_send_ > rtt_.rto()) {
-    congestion_->OnIdle(now);  // RFC 5681 4.1.
+    congestion_->OnIdle(now - last_send_, rtt_.rto());  // RFC 5681 4.1.
+    last_send_ = now;  // Counted, whether or not text goes out now.
   }
   const uint32_t bytes = unsent_bytes() > 0 ? NextTextBytes(limits) : 0;
   const bool is_all = bytes == unsent_bytes();

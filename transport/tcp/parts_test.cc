@@ -76,7 +76,7 @@ TEST(NewReno, InitialWindow) {  // RFC 6928 2.
   };
   for (Row row : {Row{536, 5360}, Row{1460, 14'600}, Row{8948, 17'896}}) {
     NewReno cc;
-    cc.OnEstablished(row.smss, kStart);
+    cc.OnEstablished({.now = kStart, .smss = row.smss});
     EXPECT_EQ(cc.cwnd(), row.iw);
     EXPECT_EQ(cc.ssthresh(), UINT32_MAX);
   }
@@ -88,7 +88,7 @@ CongestionControl::Ack Acked(uint32_t bytes, bool limited = true) {
 
 TEST(NewReno, SlowStartThenOneSegmentPerWindow) {
   NewReno cc;
-  cc.OnEstablished(1000, kStart);
+  cc.OnEstablished({.now = kStart, .smss = 1000});
   cc.OnLoss(20'000, kStart);
   EXPECT_EQ(cc.ssthresh(), 10'000u);
   EXPECT_EQ(cc.cwnd(), 10'000u);
@@ -107,14 +107,14 @@ TEST(NewReno, SlowStartThenOneSegmentPerWindow) {
 
 TEST(NewReno, AnIdleWindowDoesNotGrow) {
   NewReno cc;
-  cc.OnEstablished(1000, kStart);
+  cc.OnEstablished({.now = kStart, .smss = 1000});
   cc.OnAck(Acked(1000, false));
   EXPECT_EQ(cc.cwnd(), 10'000u);
 }
 
 TEST(NewReno, NeverBelowTwoSegmentsAfterLoss) {
   NewReno cc;
-  cc.OnEstablished(1000, kStart);
+  cc.OnEstablished({.now = kStart, .smss = 1000});
   cc.OnLoss(1000, kStart);
   EXPECT_EQ(cc.ssthresh(), 2000u);
 }
@@ -122,7 +122,7 @@ TEST(NewReno, NeverBelowTwoSegmentsAfterLoss) {
 // What was before the loss, and no burst. RFC 4015 3.1 (0) and (9).
 TEST(NewReno, UndoRestoresWhatWasBeforeTheLoss) {
   NewReno cc;
-  cc.OnEstablished(1000, kStart);
+  cc.OnEstablished({.now = kStart, .smss = 1000});
   cc.OnLoss(8000, kStart);
   EXPECT_EQ(cc.cwnd(), 4000u);
   cc.OnUndo(8000, kStart);
