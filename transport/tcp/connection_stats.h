@@ -1,0 +1,55 @@
+// What one connection counted, and where it stands: for tcp_info and tests.
+#ifndef TRANSPORT_TCP_CONNECTION_STATS_H_
+#define TRANSPORT_TCP_CONNECTION_STATS_H_
+
+#include <cstdint>
+
+#include "base/time.h"
+
+namespace devwire {
+
+// Everything true at the moment of asking; bytes count payload only.
+struct ConnectionStats {
+  uint64_t segments_in = 0;
+  uint64_t segments_out = 0;    // A TSO send counts as its segments.
+  uint64_t bytes_received = 0;  // Readable ever: in order.
+  uint64_t bytes_sent = 0;      // With retransmissions.
+  uint64_t bytes_retransmitted = 0;
+  uint64_t segments_retransmitted = 0;
+  uint64_t bytes_acked = 0;
+  uint64_t duplicate_acks_in = 0;
+  uint64_t fast_recoveries = 0;
+  uint64_t timeouts = 0;
+  uint64_t window_probes = 0;
+  uint64_t keepalive_probes = 0;
+  uint64_t out_of_order_segments = 0;
+  uint64_t duplicate_bytes = 0;
+  uint64_t dropped_for_slots_bytes = 0;  // In window, unacknowledged.
+  uint64_t given_up_frags = 0;           // Out-of-order, for want of slots.
+  uint64_t dropped_at_reserve_bytes = 0;
+  uint64_t challenge_acks = 0;
+  uint64_t acks_without_data_out = 0;
+  Duration srtt;  // Zero before a sample.
+  Duration rttvar;
+  Duration rtt_min;  // Zero before a sample.
+  Duration rto;
+  uint32_t backoffs = 0;
+  uint32_t cwnd = 0;         // Bytes.
+  uint32_t ssthresh = 0;     // Bytes; UINT32_MAX: none yet.
+  uint32_t flight_size = 0;  // Bytes.
+  uint32_t smss = 0;         // Payload of a full segment out.
+  uint32_t snd_wnd = 0;
+  uint32_t rcv_wnd = 0;
+  uint8_t snd_wind_shift = 0;
+  uint8_t rcv_wind_shift = 0;
+  bool timestamps = false;
+  bool sack = false;
+  uint64_t unsent_bytes = 0;
+  uint64_t out_of_order_bytes = 0;
+  uint64_t held_bytes = 0;  // Readable or with the application.
+  uint32_t held_slots = 0;
+};
+
+}  // namespace devwire
+
+#endif  // TRANSPORT_TCP_CONNECTION_STATS_H_
