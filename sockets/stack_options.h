@@ -22,8 +22,8 @@ struct TcpKnobs {
   bool timestamps = true;
   bool sack = true;
   bool no_delay = false;  // true: no Nagle (RFC 1122 4.2.3.4)
-  // Congestion control of streams that name no other: "newreno".
-  std::string congestion = "newreno";
+  // Congestion control of streams that name no other: "cubic", "newreno".
+  std::string congestion = "cubic";
   // The initial window, in segments. None: RFC 6928's, ten segments of at most
   // 1460 bytes, fewer of longer ones.
   std::optional<uint32_t> initial_window_segments;

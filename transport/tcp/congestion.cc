@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "transport/tcp/cubic.h"
 #include "transport/tcp/newreno.h"
 
 namespace devwire {
@@ -15,6 +16,7 @@ struct Algorithm {
   CongestionFactory make;
 };
 constexpr Algorithm kAlgorithms[] = {
+    {"cubic", &NewCubic},
     {"newreno", &NewNewReno},
 };
 
