@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # No object of ours but libsoftnic.so names an ibv_* symbol; that one exports
 # them. UCX, RCCL or torch may live in the same process with the real library.
-# symbols_check.sh LIBSOFTNIC OBJECT...
+# symbols_check.sh LIBSOFTNIC OBJECT...; it finds the libraries that Bazel put
+# beside them by itself.
 set -uo pipefail
 
 failed=0
@@ -26,7 +27,11 @@ if [[ -z "$foreign" ]]; then
 else
   fail "libsoftnic.so also exports $foreign"
 fi
-for object in "$@"; do
+libraries=(_solib_*/*.so)
+if ((${#libraries[@]} < 4)); then
+  fail "expected memreg, verbs_library, verbs and sockets: ${libraries[*]}"
+fi
+for object in "$@" "${libraries[@]}"; do
   named="$(nm "$object" 2>/dev/null | awk '{print $NF}' |
     grep -E '^_?ibv_' | sort -u | head -3)"
   count="$(nm "$object" 2>/dev/null | wc -l)"
