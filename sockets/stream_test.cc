@@ -365,6 +365,45 @@ TEST(Ending, AStackClosedWithStreamsOpenLosesNothing) {
   }));
 }
 
+// The handles of a connection that was reset are still held when the client
+// connects again from the same port: letting go of them is no business of the
+// new one.
+TEST(Ending, AnOldHandleLeavesTheNextStreamOfItsPortsAlone) {
+  TwoStacks net({});
+  auto listener = *net.server().stack->Listen(
+      {net.server().address, Port{7000}}, {.memory = net.server().pool});
+  const auto connect = [&] {
+    TwoStacks::Pair pair;
+    pair.client = *net.client().stack->StartConnect(
+        listener->local(),
+        {.memory = net.client().pool, .local_port = Port{2000}});
+    EXPECT_TRUE(net.Until([&] {
+      if (pair.server == nullptr) pair.server = *listener->TryAccept();
+      return pair.server != nullptr;
+    }));
+    return pair;
+  };
+  TwoStacks::Pair old = connect();
+  old.server->Abort("test");
+  ASSERT_TRUE(net.Until([&] {
+    return ErrnoOf(old.client->SendHost({}).status()) == ECONNRESET;
+  }));
+  TwoStacks::Pair pair = connect();
+  old.client.reset();
+  old.server.reset();
+  for (int i = 0; i < 10; ++i) net.Poll();
+  PatternSender sender(*pair.client, net.client(), Bytes(50'000));
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  bool is_at_end = false;
+  EXPECT_TRUE(net.Until([&] {
+    const bool is_sent = sender.Step();
+    is_at_end = is_at_end || receiver.Step();
+    return is_sent && is_at_end;
+  }));
+  EXPECT_EQ(receiver.bytes(), 50'000u);
+  EXPECT_EQ(sender.undelivered(), 0u);
+}
+
 // -- readiness ----------------------------------------------------------------
 
 TEST(PollerTest, LevelsRepeatAndEdgesDoNot) {

@@ -212,7 +212,8 @@ void Engine::Destroy(EngineStream& s) {
   s.ListNode<EngineStream, AcceptTag>::Unlink();
   s.ListNode<EngineStream, RuleTag>::Unlink();
   timers_.Set(index, Instant::Never());
-  demux_.Erase(s.tuple);
+  // A finished one gave it up in Settle(); another stream may have it by now.
+  if (!s.is_finished) demux_.Erase(s.tuple);
   neighbors_.Release(s.neighbor);
   while (!s.send_queue.empty()) {
     const auto* span = s.send_queue.Done(0, UINT64_MAX, /*abandoned=*/true);
