@@ -1,5 +1,10 @@
 // dwcat listen: frags go to the GPU stand-in as they arrive in device memory;
 // their tokens go back when it has written and hashed them.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
 #include "examples/dwcat_report.h"
 #include "examples/dwcat_transfer.h"
 #include "examples/gpu_standin.h"
@@ -23,15 +28,11 @@ class Receiver {
 
   absl::Status Run() {
     watch_.Look();
-    bool halfway = false;
     while (!end_of_stream_ || lent_ > 0) {
       stack_.Poll();
       if (absl::Status s = TakeFrags(); !s.ok()) return s;
       if (absl::Status s = GiveBack(); !s.ok()) return s;
-      if (!halfway && progress_.bytes() > options_.flags.pool_bytes) {
-        halfway = true;
-        watch_.Look();
-      }
+      watch_.LookAsBytesGrow(progress_.bytes());
       if (!progress_.Tick()) {
         return ErrnoStatus(ETIMEDOUT, "the transfer stands still");
       }
@@ -98,6 +99,13 @@ class Receiver {
 }  // namespace
 
 absl::Status ReceiveFile(const DwcatOptions& options, BoundStack& bound) {
+  // Known before a peer sends: the stand-in could not tell until then.
+  const int file =
+      open(options.file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (file < 0) {
+    return ErrnoStatus(errno, options.file + " cannot be written");
+  }
+  close(file);
   auto listener = bound.stack->Listen(options.endpoint, {.memory = bound.id});
   if (!listener.ok()) return listener.status();
   std::fprintf(stderr, "dwcat: listening on %s\n",

@@ -45,10 +45,14 @@ Progress::Progress(uint64_t total, bool quiet)
       last_moved_(clock_.Now()),
       last_shown_(last_moved_) {}
 
+void Progress::Start() {
+  if (!started_) started_ = clock_.Now();
+}
+
 void Progress::Add(uint64_t bytes) {
   if (bytes == 0) return;
+  Start();
   last_moved_ = clock_.Now();
-  if (!started_) started_ = last_moved_;
   bytes_ += bytes;
 }
 
@@ -79,6 +83,12 @@ MappingWatch::MappingWatch(int fd) {
   fstat(fd, &s);
   device_ = s.st_dev;
   inode_ = s.st_ino;
+}
+
+void MappingWatch::LookAsBytesGrow(uint64_t bytes) {
+  if (bytes < next_look_bytes_) return;
+  Look();
+  next_look_bytes_ = 2 * bytes;
 }
 
 void MappingWatch::Look() {
@@ -140,7 +150,7 @@ void Report(const DwcatOptions& options, Stack& stack, Stream& stream,
     out["slots"] = use->slots;
     out["slot_bytes"] = use->slot_bytes;
     out["slot_fills"] = use->slot_fills;
-    out["max_slot_reuse"] = use->max_slot_reuse;
+    out["min_slot_fills"] = use->min_slot_fills;
   }
   softnic_counters nic{};
   if (QuerySoftnic(options, &nic)) {

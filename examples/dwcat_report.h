@@ -24,12 +24,14 @@ class Progress {
   // `total` 0: unknown.
   Progress(uint64_t total, bool quiet);
 
+  // The first byte is under way; Add() says so too.
+  void Start();
   void Add(uint64_t bytes);
   // False when nothing has moved for 10 s.
   bool Tick();
 
   uint64_t bytes() const { return bytes_; }
-  // From the first byte to the last.
+  // From Start() to the last byte.
   Duration elapsed() const { return last_moved_ - *started_; }
 
  private:
@@ -49,12 +51,15 @@ class MappingWatch {
  public:
   explicit MappingWatch(int fd);
   void Look();
+  // Looks at the first byte, and whenever they have doubled since.
+  void LookAsBytesGrow(uint64_t bytes);
   int looks() const { return looks_; }
   int mappings() const { return mappings_; }
 
  private:
   dev_t device_;
   ino_t inode_;
+  uint64_t next_look_bytes_ = 1;
   int looks_ = 0;
   int mappings_ = 0;
 };

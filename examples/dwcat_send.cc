@@ -31,18 +31,14 @@ class Sender {
     for (uint64_t chunk = 0; chunk < chunks; ++chunk) FillAgain(chunk);
   }
 
-  absl::Status Run(uint64_t file_bytes) {
+  absl::Status Run() {
     watch_.Look();
-    bool half = false;
     while (!end_of_file_ || in_flight_ > 0 || !filled_.empty()) {
       stack_.Poll();
       if (absl::Status s = TakeFilled(); !s.ok()) return s;
       if (absl::Status s = SendFilled(); !s.ok()) return s;
       if (absl::Status s = TakeCompleted(); !s.ok()) return s;
-      if (!half && progress_.bytes() * 2 >= file_bytes) {
-        half = true;
-        watch_.Look();
-      }
+      watch_.LookAsBytesGrow(progress_.bytes());
       if (!progress_.Tick()) {
         return ErrnoStatus(ETIMEDOUT, "the transfer stands still");
       }
@@ -83,6 +79,7 @@ class Sender {
       if (*outcome == SendOutcome::kWouldBlock) break;
       filled_.pop_front();
       ++in_flight_;
+      progress_.Start();
     }
     return absl::OkStatus();
   }
@@ -148,7 +145,7 @@ absl::Status SendFile(const DwcatOptions& options, BoundStack& bound) {
   if (!gpu.ok()) return gpu.status();
   auto stream = bound.stack->Connect(options.endpoint);
   if (!stream.ok()) return stream.status();
-  return Sender(options, bound, **stream, *gpu, file_bytes).Run(file_bytes);
+  return Sender(options, bound, **stream, *gpu, file_bytes).Run();
 }
 
 }  // namespace devwire::examples

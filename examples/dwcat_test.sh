@@ -45,24 +45,57 @@ expect 1 "10.0.0.2" "nobody answers" \
   "$dwcat" send 10.0.0.2:7000 "$folder/file" "${at[@]}"
 expect 1 "route" "no route" \
   "$dwcat" send 192.168.1.1:7000 "$folder/file" "${at[@]}"
+expect 1 "cannot be written" "a copy that cannot be written" \
+  "$dwcat" listen 10.0.0.2:7000 -o "$folder/none/copy" --device sn1
+expect 1 "slot" "slots smaller than a segment's payload" \
+  "$dwcat" listen 10.0.0.2:7000 -o "$folder/copy" --device sn1 \
+  --slot-bytes 1024
 DEVWIRE_VERBS_LIBRARY=/nonexistent.so expect 1 "/nonexistent.so" \
   "no verbs library" "$dwcat" send 10.0.0.2:7000 "$folder/file" "${at[@]}"
 
-# transfer MODE
-transfer() {
-  local cable="$folder/$1.cable" listener
-  SOFTNIC="dev=sn0,port=shm:$cable,mac=02:00:00:00:00:02,mode=$1" timeout 60 \
-    "$dwcat" listen 10.0.0.2:7000 -o "$folder/copy" --json \
-    >"$folder/json" 2>"$folder/listen.log" &
-  listener=$!
-  until grep -q listening "$folder/listen.log"; do
-    kill -0 "$listener" 2>/dev/null || break
+# await WORDS FILE PID: until the process has written them, or ended.
+await() {
+  until grep -q -- "$1" "$2"; do
+    kill -0 "$3" 2>/dev/null || break
     sleep 0.05
   done
-  SOFTNIC="dev=sn0,port=shm:$cable,mac=02:00:00:00:00:01,mode=$1" expect 0 \
-    "sent 1048576 bytes" "mode=$1 sends" "$dwcat" send 10.0.0.2:7000 \
-    "$folder/file" --address 10.0.0.1/24
+}
+
+# listen KEYS: starts a listener; $listener is its pid, $folder/json its report.
+listen() {
+  SOFTNIC="dev=sn0,port=shm:$folder/cable,mac=02:00:00:00:00:02$1" \
+    "$dwcat" listen 10.0.0.2:7000 -o "$folder/copy" --json --slot-bytes 4096 \
+    >"$folder/json" 2>"$folder/listen.log" &
+  listener=$!
+  await listening "$folder/listen.log" "$listener"
+}
+
+# reports KEY PATTERN: what the listener's JSON says.
+reports() {
+  if grep -qE "\"$1\":$2[,}]" "$folder/json"; then
+    echo "PASS: mode=$mode reports $1 $2"
+  else
+    echo "FAIL: mode=$mode reports $1: $(cat "$folder/json")"
+    failed=1
+  fi
+}
+
+# transfer MODE MAPPINGS
+transfer() {
+  local mode="$1"
+  listen ",mode=$1"
+  SOFTNIC="dev=sn0,port=shm:$folder/cable,mac=02:00:00:00:00:01,mode=$1" \
+    expect 0 "sent 1048576 bytes" "mode=$1 sends" "$dwcat" send \
+    10.0.0.2:7000 "$folder/file" --address 10.0.0.1/24
   wait "$listener"
+  if (($? == 0)); then
+    echo "PASS: mode=$1 ends the listener well"
+  else
+    echo "FAIL: mode=$1 ends the listener: $(tail -n 3 "$folder/listen.log")"
+    failed=1
+  fi
+  reports maps_of_device_memory "$2"
+  reports slot_bytes 4096
   if cmp -s "$folder/file" "$folder/copy" &&
     grep -q "$(sha256sum "$folder/file" | cut -d' ' -f1)" "$folder/json"; then
     echo "PASS: mode=$1 receives, and the hash is the file's"
@@ -71,6 +104,35 @@ transfer() {
     failed=1
   fi
 }
-transfer inline
-transfer process
+# The watch for mappings of device memory can see one: inline, softnic itself
+# maps it.
+transfer inline '[1-9][0-9]*'
+transfer process 0
+
+# A wire of 20 Mb/s: the sender tells how long it will take. Then the receiver
+# stops, and after 10 s the sender gives up.
+head -c 16M /dev/zero >"$folder/long"
+listen ""
+SOFTNIC="dev=sn0,port=shm:$folder/cable,mac=02:00:00:00:00:01,rate=20M" \
+  timeout 60 "$dwcat" send 10.0.0.2:7000 "$folder/long" \
+  --address 10.0.0.1/24 2>"$folder/send.log" &
+sender=$!
+await "s left" "$folder/send.log" "$sender"
+kill -STOP "$listener"
+wait "$sender"
+status=$?
+kill -KILL "$listener"
+if grep -qE '^dwcat: [0-9]+ MiB, [0-9]+ MiB/s, [0-9]+ s left$' \
+  "$folder/send.log"; then
+  echo "PASS: progress tells bytes, rate and time left"
+else
+  echo "FAIL: progress: $(cat "$folder/send.log")"
+  failed=1
+fi
+if ((status == 1)) && grep -q "nothing moved for 10 s" "$folder/send.log"; then
+  echo "PASS: a standstill ends the transfer"
+else
+  echo "FAIL: a standstill: status $status: $(tail -n 2 "$folder/send.log")"
+  failed=1
+fi
 exit "$failed"

@@ -48,16 +48,14 @@ FragPool::FragPool(const Options& options)
     : options_(options),
       slots_(options.slot_count),
       free_head_(kNone),
+      free_tail_(kNone),
       drained_head_(kNone),
       returned_(kNone) {
   CHECK(options.slot_count > 0 && options.slot_count <= kMaxPieces);
   CHECK(options.slot_bytes > 0);
-  // LIFO, lowest slot on top: the slot most lately used is the warmest.
-  for (uint32_t i = options.slot_count; i-- > 0;) {
-    slots_[i].next_free = free_head_;
-    free_head_ = i;
+  for (uint32_t i = 0; i < options.slot_count; ++i) {
+    PushFree(slots_[i], SlotIndex{i});
   }
-  owners_.free = options.slot_count;
 
   piece_count_ = options.max_lent_pieces != 0 ? options.max_lent_pieces
                                               : 2 * options.slot_count;

@@ -144,7 +144,10 @@ class FragPool final : public FragSink {
   const Options options_;
   Owners owners_;
   std::vector<Slot> slots_;
+  // First in, first out: every slot takes its turn, and one that was just given
+  // back is written again as late as can be.
   uint32_t free_head_;
+  uint32_t free_tail_;
   std::unique_ptr<Piece[]> pieces_;
   uint32_t piece_count_;
   uint32_t free_piece_head_;
@@ -160,6 +163,7 @@ inline std::optional<SlotIndex> FragPool::Take() {
   Slot& slot = slots_[index];
   DCHECK(slot.owner == Owner::kFree);
   free_head_ = slot.next_free;
+  if (free_head_ == kNone) free_tail_ = kNone;
   slot.owner = Owner::kPosted;
   --owners_.free;
   ++owners_.posted;
@@ -185,8 +189,10 @@ inline void FragPool::Receive(SlotIndex index, uint32_t bytes) {
 
 inline void FragPool::PushFree(Slot& slot, SlotIndex index) {
   slot.owner = Owner::kFree;
-  slot.next_free = free_head_;
-  free_head_ = static_cast<uint32_t>(index);
+  slot.next_free = kNone;
+  (free_tail_ == kNone ? free_head_ : slots_[free_tail_].next_free) =
+      static_cast<uint32_t>(index);
+  free_tail_ = static_cast<uint32_t>(index);
   ++owners_.free;
 }
 

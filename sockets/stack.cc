@@ -127,7 +127,7 @@ absl::StatusOr<MemoryUse> Stack::Use(PoolId id) {
     use.slots = pool->slot_count();
     use.owners = pool->owners();
     use.slot_fills = core_->engine->slot_fills(id);
-    use.max_slot_reuse = core_->engine->max_slot_reuse(id);
+    use.min_slot_fills = core_->engine->min_slot_fills(id);
   });
   if (!called.ok()) return called;
   return use;

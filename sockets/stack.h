@@ -78,7 +78,7 @@ struct MemoryUse {
   uint32_t slots = 0;
   FragPool::Owners owners;
   uint64_t slot_fills = 0;      // times any slot was filled and delivered
-  uint32_t max_slot_reuse = 0;  // the most that one slot was
+  uint32_t min_slot_fills = 0;  // the fewest that one slot was
 };
 
 class Stack {

@@ -150,13 +150,12 @@ class Engine final : private FragSink {
   const EnginePool& pool(PoolId id) const {
     return pools_[static_cast<size_t>(id)];
   }
-  // How often slots of a device pool were filled: all, and the most of one.
+  // How often slots of a device pool were filled: all, and the least of one,
+  // which is O(slots).
   uint64_t slot_fills(PoolId id) const {
     return pool_use_[static_cast<size_t>(id)].fills;
   }
-  uint32_t max_slot_reuse(PoolId id) const {
-    return pool_use_[static_cast<size_t>(id)].most;
-  }
+  uint32_t min_slot_fills(PoolId id) const;
   uint32_t stream_count() const { return stream_count_; }
   const NeighborTable& neighbors() const { return neighbors_; }
   const EngineOptions& options() const { return options_; }
@@ -181,7 +180,6 @@ class Engine final : private FragSink {
   struct PoolUse {
     std::vector<uint32_t> slot_fills;
     uint64_t fills = 0;
-    uint32_t most = 0;
     uint32_t streams = 0;  // That receive into it.
     uint32_t reserve = 0;  // Free slots below which text is dropped.
   };

@@ -202,8 +202,7 @@ void Engine::TakeText(const RxFrame& frame, const ParsedFrame& parsed,
   pool.Receive(frame.slot, split.device_bytes);
   PoolUse& use = pool_use_[static_cast<size_t>(frame.pool)];
   ++use.fills;
-  uint32_t& fills = use.slot_fills[static_cast<uint32_t>(frame.slot)];
-  use.most = std::max(use.most, ++fills);
+  ++use.slot_fills[static_cast<uint32_t>(frame.slot)];
   segment->text[segment->text_count++] = {frame.slot, split.device_offset,
                                           split.device_bytes, frame.pool};
 }

@@ -93,6 +93,11 @@ void Engine::AddPool(const EnginePool& pool) {
   pool_count_.store(index + 1, std::memory_order_release);
 }
 
+uint32_t Engine::min_slot_fills(PoolId id) const {
+  const auto& fills = pool_use_[static_cast<size_t>(id)].slot_fills;
+  return fills.empty() ? 0 : *std::min_element(fills.begin(), fills.end());
+}
+
 bool Engine::AddStaticNeighbor(const IpAddress& ip, const MacAddress& mac) {
   return neighbors_.AddStatic(ip, mac);
 }

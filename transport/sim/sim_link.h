@@ -37,8 +37,8 @@ struct LinkFaults {
   double duplicate = 0;
   double reorder = 0;  // Held back by up to reorder_delay; later ones overtake.
   Duration reorder_delay = 3_ms;
-  // One bit of an IP packet flips: what the Internet checksum is sure to notice.
-  // (The Ethernet header and ARP have only the FCS, which is not here.)
+  // One bit of an IP packet flips: what the Internet checksum is sure to
+  // notice. (The Ethernet header and ARP have only the FCS, which is not here.)
   double corrupt = 0;
   uint64_t bits_per_second = 0;  // 0: no limit.
   // Frames waiting for their turn on the wire; more are dropped.
