@@ -10,15 +10,13 @@ using namespace devwire;
 
 int main() {
   // README begins.
-  const auto kPolled = StackOptions::Mode::kBusyThread;
-  auto a = Stack::Open({.device = "sn0",
-                        .address = IpAddress::V4(10, 0, 0, 1),
-                        .mode = kPolled})
-               .value();
-  auto b = Stack::Open({.device = "sn1",
-                        .address = IpAddress::V4(10, 0, 0, 2),
-                        .mode = kPolled})
-               .value();
+  StackOptions options{.mode = StackOptions::Mode::kBusyThread};
+  options.device = "sn0";
+  options.address = IpAddress::V4(10, 0, 0, 1);
+  auto a = Stack::Open(options).value();
+  options.device = "sn1";
+  options.address = IpAddress::V4(10, 0, 0, 2);
+  auto b = Stack::Open(options).value();
   auto gpu_a = MemfdMemory::Allocate(1 << 20).value();
   auto gpu_b = MemfdMemory::Allocate(1 << 20).value();
   PoolId from = a->BindMemory(*gpu_a, {.receive_bytes = 0}).value();
@@ -29,17 +27,16 @@ int main() {
   auto sender = a->Connect(server).value();
   auto receiver = listener->Accept(5_s).value();
 
-  const char hello[] = "hello, device";
-  (void)gpu_a->CopyIn(0, std::as_bytes(std::span(hello)));
-  const DeviceSpan span{.offset = 0, .length = sizeof(hello)};
+  char text[] = "hello, device";
+  const DeviceSpan span{.offset = 0, .length = sizeof(text)};
+  (void)gpu_a->CopyIn(0, std::as_bytes(std::span(text)));
   (void)sender->SendDevice(from, {&span, 1}, /*cookie=*/1);
 
   StreamFrag frag;  // Where in gpu_b the bytes are, and the token for them.
   while (receiver->ReceiveFrags({&frag, 1}, 4096)->frags == 0) continue;
-  char text[sizeof(hello)];
   (void)gpu_b->CopyOut(frag.offset, std::as_writable_bytes(std::span(text)));
   receiver->ReturnTokens({&frag.token, 1});
-  std::printf("%s\n", text);
   // README ends.
+  std::printf("%s\n", text);
   return 0;
 }

@@ -110,7 +110,8 @@ class Stack {
   absl::StatusOr<std::unique_ptr<Poller>> NewPoller();
 
   // kCallerPolls: one turn of the engine. Returns whether anything happened.
-  // No system call, no allocation. False and nothing else in kBusyThread mode.
+  // No system call and no allocation for segments; opening streams and asking
+  // for their rules may cost both. False and nothing else in kBusyThread mode.
   bool Poll();
 
   absl::StatusOr<StackCounters> Counters();

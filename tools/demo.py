@@ -119,6 +119,18 @@ class Demo:
         if result["maps_looks"] < 3:
             self.complaints.append(f"{what}: the mappings were not read")
 
+    def check_received(self, what, received):
+        """Over the cable: every byte, and every slot of the pool, in use."""
+        if received["sha256"] != self.sha256:
+            self.complaints.append(f"{what}: what the GPU hashed differs")
+        if received["device_bytes"] != self.size:
+            self.complaints.append(f"{what}: {received['device_bytes']} bytes "
+                                   "came by device memory")
+        fills = received["min_slot_fills"]
+        if self.size >= 16 * self.pool_bytes and fills < SLOT_FILLS:
+            self.complaints.append(f"{what}: a slot was filled only "
+                                   f"{fills} times")
+
     def add_row(self, name, gigabits, *results):
         host = sum(r["linear_bytes"] + r["nic_payload_landed_host_bytes"]
                    for r in results)
@@ -166,15 +178,7 @@ class Demo:
             end(sender, receiver)
         self.check_stack(what + ", sender", sent, False)
         self.check_stack(what + ", receiver", received, False)
-        if received["sha256"] != self.sha256:
-            self.complaints.append(f"{what}: what the GPU hashed differs")
-        if received["device_bytes"] != self.size:
-            self.complaints.append(f"{what}: {received['device_bytes']} bytes "
-                                   "came by device memory")
-        fills = received["min_slot_fills"]
-        if self.size >= 16 * self.pool_bytes and fills < SLOT_FILLS:
-            self.complaints.append(f"{what}: a slot was filled only "
-                                   f"{fills} times")
+        self.check_received(what, received)
         self.check_copy(what, copy)
         self.add_row(what, received["gigabits_per_second"], sent, received)
 

@@ -79,7 +79,7 @@ struct TxFrame {
 // Names a rule asked for; never reused within one PacketIo.
 enum class RuleId : uint32_t {};
 
-// What the NIC matches, and where it goes. Priorities: DESIGN in docs/wire.md.
+// What the NIC matches, and where it goes. Priorities: docs/wire.md, "Rules".
 struct FlowMatch {
   enum class Kind : uint8_t {
     kConnection,  // priority 0: both endpoints

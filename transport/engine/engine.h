@@ -165,7 +165,7 @@ class Engine final : private FragSink {
 
  private:
   static constexpr size_t kBurst = 64;
-  static constexpr uint8_t kCutHeadersToMove = 3;  // DESIGN of docs/wire.md.
+  static constexpr uint8_t kCutHeadersToMove = 3;  // docs/wire.md.
   struct Listening {
     bool is_open = false;
     Endpoint local;
