@@ -12,7 +12,7 @@ namespace {
 // | generation 24, right-aligned in 31 | lent 1 | stream 32 |.
 constexpr int kGenerationBits = 24;
 constexpr uint32_t kGenerationMask = (1u << kGenerationBits) - 1;
-constexpr uint32_t kMaxPieces = 1u << 24;
+constexpr uint32_t kMaxPieces = FragPool::kMaxSlots;
 constexpr uint64_t kLentBit = uint64_t{1} << 32;
 
 uint32_t GenerationOf(uint64_t state) {

@@ -47,9 +47,12 @@ enum class ReturnResult : uint8_t {
 
 class FragPool final : public FragSink {
  public:
+  // A token has 24 bits for the piece.
+  static constexpr uint32_t kMaxSlots = 1u << 24;
+
   struct Options {
     PoolId id{};
-    uint32_t slot_count = 0;  // > 0
+    uint32_t slot_count = 0;  // 1 to kMaxSlots
     uint32_t slot_bytes = 0;  // > 0
     // Pieces lent at any time; at the limit Lend() answers nothing and the
     // bytes stay readable. Zero means two per slot.

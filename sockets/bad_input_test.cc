@@ -136,12 +136,33 @@ TEST(BindBadInput, RegionSmallerThanTheRing) {
           ->BindMemory(*one.memory,
                        {.slot_bytes = 2048, .receive_bytes = 4 * 2048})
           .status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  ExpectError(status, EINVAL, "smaller than its receive ring");
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("at least 64 slots, 131072 bytes"));
   ExpectError(
       one.stack
           ->BindMemory(*one.memory, {.slot_bytes = 2048, .receive_bytes = 100})
           .status(),
-      EINVAL, "no slot");
+      EINVAL, "smaller than its receive ring");
+}
+
+// Sizes that a pool cannot number are refused before it is built. The memory
+// is a hole in a file: nothing is reserved for it.
+TEST(BindBadInput, MoreSlotsThanAPoolCanNumber) {
+  OneStack one;
+  const auto large = *MemfdMemory::Allocate(uint64_t{40} << 30);
+  const absl::Status status = one.stack->BindMemory(*large, {}).status();
+  ExpectError(status, EINVAL, "20971520 slots of 2048 bytes");
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("at most 16777216. Ask for slots of 4096 bytes"));
+  // So many that 32 bits cannot count them.
+  const auto huge = *MemfdMemory::Allocate(uint64_t{16} << 40);
+  ExpectError(one.stack->BindMemory(*huge, {}).status(), EINVAL,
+              "8589934592 slots of 2048 bytes");
+  ExpectError(one.stack->BindMemory(*large, {.slot_bytes = 1}).status(), EINVAL,
+              "slots of 1 bytes cannot hold the payload of MTU 1500");
+  // Of the same region a part can be received into.
+  EXPECT_TRUE(one.stack->BindMemory(*large, {.receive_bytes = 1 << 20}).ok());
 }
 
 TEST(BindBadInput, DmabufUnsupportedAndRefused) {

@@ -45,6 +45,14 @@ uint32_t RoundUp(uint32_t value, uint32_t unit) {
 // The payload of a full frame whose header is the shortest that is split off.
 uint32_t SmallestSlot(uint32_t mtu) { return mtu + 14 - 54; }
 
+// The smallest usual slot that holds it: see PoolOptions::slot_bytes.
+uint32_t UsualSlot(uint32_t mtu) {
+  for (const uint32_t bytes : {2048u, 4096u, 8192u}) {
+    if (bytes >= SmallestSlot(mtu)) return bytes;
+  }
+  return 9216;
+}
+
 absl::Status CheckOptions(const StackOptions& o) {
   if (o.address == IpAddress() ||
       o.prefix_bits > (o.address.is_v4() ? 32 : 128)) {
@@ -292,8 +300,25 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
                                                 "stack takes no more",
                                                 kMaxPools - 2));
   }
+  const uint32_t slot_bytes = pool_options.slot_bytes != 0
+                                  ? pool_options.slot_bytes
+                                  : UsualSlot(options.mtu);
+  const uint64_t receive = std::min<uint64_t>(
+      pool_options.receive_bytes.value_or(dmabuf.bytes()), dmabuf.bytes());
+  const bool is_send_only = receive == 0;
+  const uint64_t slots = is_send_only ? 1 : receive / slot_bytes;
+  // Before anything is registered or allocated for it.
+  if (!is_send_only) {
+    if (absl::Status status = io->CheckPool({.slot_count = slots,
+                                             .slot_bytes = slot_bytes,
+                                             .region_bytes = receive});
+        !status.ok()) {
+      return status;
+    }
+  }
   auto made = std::make_unique<BoundMemory>();
   made->adopted = std::move(adopted);
+  made->is_send_only = is_send_only;
   absl::StatusOr<RegisteredRegion> region = RegisteredRegion::Register(
       device->pd(), dmabuf,
       {.relaxed_ordering = pool_options.relaxed_ordering});
@@ -301,35 +326,19 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
   made->region.emplace(*std::move(region));
   made->span = {made->region->iova(), made->region->bytes(),
                 made->region->lkey()};
-
-  uint32_t slot_bytes = pool_options.slot_bytes;
-  if (slot_bytes == 0) {
-    slot_bytes = 9216;
-    for (uint32_t size : {8192u, 4096u, 2048u}) {
-      if (size >= SmallestSlot(options.mtu)) slot_bytes = size;
-    }
-  }
-  const uint64_t receive = std::min<uint64_t>(
-      pool_options.receive_bytes.value_or(dmabuf.bytes()), dmabuf.bytes());
-  made->is_send_only = receive == 0;
-  const uint32_t slots =
-      made->is_send_only ? 1 : static_cast<uint32_t>(receive / slot_bytes);
-  if (slots == 0) {
-    return ErrnoStatus(
-        EINVAL, absl::StrFormat("%u bytes hold no slot of %u: bind more memory",
-                                receive, slot_bytes));
-  }
   const PoolId id{static_cast<uint16_t>(index)};
-  made->pool = std::make_unique<FragPool>(FragPool::Options{
-      .id = id, .slot_count = slots, .slot_bytes = slot_bytes});
+  made->pool = std::make_unique<FragPool>(
+      FragPool::Options{.id = id,
+                        .slot_count = static_cast<uint32_t>(slots),
+                        .slot_bytes = slot_bytes});
   absl::Status status;
   const absl::Status called = Call([&] {
     if (!made->is_send_only) status = io->AddPool(*made->pool, *made->region);
     if (!status.ok()) return;
-    engine->AddPool(
-        {.pool = made->pool.get(),
-         .memory = memory,
-         .posted_slots = std::min(options.rx_ring_frames, slots / 4)});
+    engine->AddPool({.pool = made->pool.get(),
+                     .memory = memory,
+                     .posted_slots = std::min(options.rx_ring_frames,
+                                              made->pool->slot_count() / 4)});
   });
   if (!called.ok()) return called;
   if (!status.ok()) return status;

@@ -81,7 +81,8 @@ struct StackOptions {
 // How a region of device memory is used.
 struct PoolOptions {
   // Bytes of one receive slot; at least the payload of one frame. 0: the
-  // smallest of 2048, 4096, 8192, 9216 that holds the MTU's.
+  // smallest of 2048, 4096, 8192, 9216 that holds the MTU's. A region has at
+  // most 2^24 slots (32 GiB of 2048 bytes): more memory wants longer ones.
   uint32_t slot_bytes = 0;
   // The part of the region that becomes receive slots, from its start. All of
   // it when empty; 0: the region is for sending only.

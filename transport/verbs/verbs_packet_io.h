@@ -91,9 +91,18 @@ class VerbsPacketIo final : public PacketIo {
       const Options& options);
   ~VerbsPacketIo() override;
 
+  // What a pool would look like: asked before it takes its memory.
+  struct PoolShape {
+    uint64_t slot_count = 0;
+    uint32_t slot_bytes = 0;
+    uint64_t region_bytes = 0;
+  };
+  // InvalidArgument, with the size that fits, when a slot is too small for the
+  // MTU's payload, the region too small for the pool, the pool for a ring, or
+  // there are more slots than a pool can number.
+  absl::Status CheckPool(const PoolShape& shape) const;
   // Makes a device pool known, for OpenDataQueue: `pool` cuts `region` into
-  // slots from its start. InvalidArgument when a slot is too small for the
-  // MTU's payload, the region too small for the pool, or the pool for a ring.
+  // slots from its start. Fails as CheckPool.
   absl::Status AddPool(FragPool& pool, const RegisteredRegion& region);
   // The same in host memory, for data queues of host streams.
   absl::Status AddHostPool(FragPool& pool, const HostArena& memory);

@@ -219,30 +219,49 @@ absl::Status VerbsPacketIo::AddHostPool(FragPool& pool,
                   memory.bytes());
 }
 
-absl::Status VerbsPacketIo::AddSlots(const SlotMemory& slots, uint64_t bytes) {
-  const FragPool& pool = *slots.pool;
+absl::Status VerbsPacketIo::CheckPool(const PoolShape& shape) const {
   const uint32_t frame_bytes = options_.mtu + device_.link_header_bytes();
   const uint32_t payload_bytes =
       frame_bytes - SplitOf(HeaderShape::kIpv4Timestamps);
-  if (pool.slot_bytes() < payload_bytes) {
+  if (shape.slot_bytes < payload_bytes) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "slots of %u bytes cannot hold the payload of MTU %u: %u bytes are "
         "needed",
-        pool.slot_bytes(), options_.mtu, payload_bytes));
+        shape.slot_bytes, options_.mtu, payload_bytes));
   }
-  const uint64_t pool_bytes = uint64_t{pool.slot_count()} * pool.slot_bytes();
-  if (pool_bytes > bytes) {
+  if (shape.slot_count > FragPool::kMaxSlots) {
+    const uint64_t bytes = shape.slot_count * shape.slot_bytes;
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "%u slots of %u bytes: a pool has at most %u. Ask for slots of %u "
+        "bytes, or receive into %u bytes of the region",
+        shape.slot_count, shape.slot_bytes, FragPool::kMaxSlots,
+        std::bit_ceil((bytes - 1) / FragPool::kMaxSlots + 1),
+        uint64_t{FragPool::kMaxSlots} * shape.slot_bytes));
+  }
+  const uint64_t pool_bytes = shape.slot_count * shape.slot_bytes;
+  if (pool_bytes > shape.region_bytes) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "region of %u bytes is smaller than its pool: %u slots of %u bytes "
         "are %u",
-        bytes, pool.slot_count(), pool.slot_bytes(), pool_bytes));
+        shape.region_bytes, shape.slot_count, shape.slot_bytes, pool_bytes));
   }
-  if (pool.slot_count() < kPoolShare * kMinRingWrs) {
+  if (shape.slot_count < kPoolShare * kMinRingWrs) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "region smaller than its receive ring needs: %u slots of %u bytes; at "
         "least %u slots, %u bytes",
-        pool.slot_count(), pool.slot_bytes(), kPoolShare * kMinRingWrs,
-        uint64_t{kPoolShare * kMinRingWrs} * pool.slot_bytes()));
+        shape.slot_count, shape.slot_bytes, kPoolShare * kMinRingWrs,
+        uint64_t{kPoolShare * kMinRingWrs} * shape.slot_bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VerbsPacketIo::AddSlots(const SlotMemory& slots, uint64_t bytes) {
+  const FragPool& pool = *slots.pool;
+  if (absl::Status status = CheckPool({.slot_count = pool.slot_count(),
+                                       .slot_bytes = pool.slot_bytes(),
+                                       .region_bytes = bytes});
+      !status.ok()) {
+    return status;
   }
   if (!pools_.try_emplace(pool.id(), slots).second) {
     return absl::AlreadyExistsError(absl::StrFormat(
