@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "sockets/errno_map.h"
 #include "sockets/stack_core.h"
 
@@ -20,9 +21,21 @@ Poller::~Poller() {
   }
 }
 
+absl::Status Poller::Usable(const StackCore& of, const char* what) const {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  if (&of == core_.get()) return absl::OkStatus();
+  return ErrnoStatus(EINVAL,
+                     absl::StrFormat("the %s belongs to another stack: use a "
+                                     "poller of that stack (NewPoller)",
+                                     what));
+}
+
 absl::Status Poller::Add(Stream& stream, Readiness interest, Trigger trigger,
                          uint64_t user_data) {
   if (absl::Status status = stream.Usable(); !status.ok()) return status;
+  if (absl::Status status = Usable(*stream.core_, "stream"); !status.ok()) {
+    return status;
+  }
   bool added = false;
   const absl::Status called = core_->Call([&] {
     PollSet::Entry entry;
@@ -41,7 +54,9 @@ absl::Status Poller::Add(Stream& stream, Readiness interest, Trigger trigger,
 
 absl::Status Poller::Add(Listener& listener, Trigger trigger,
                          uint64_t user_data) {
-  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  if (absl::Status status = Usable(*listener.core_, "listener"); !status.ok()) {
+    return status;
+  }
   bool added = false;
   const absl::Status called = core_->Call([&] {
     PollSet::Entry entry;
@@ -60,7 +75,9 @@ absl::Status Poller::Add(Listener& listener, Trigger trigger,
 }
 
 absl::Status Poller::Remove(Stream& stream) {
-  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  if (absl::Status status = Usable(*stream.core_, "stream"); !status.ok()) {
+    return status;
+  }
   bool removed = false;
   const absl::Status called = core_->Call(
       [&] { removed = core_->poll_set.RemoveStream(stream.id_, id_); });
@@ -70,7 +87,9 @@ absl::Status Poller::Remove(Stream& stream) {
 }
 
 absl::Status Poller::Remove(Listener& listener) {
-  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  if (absl::Status status = Usable(*listener.core_, "listener"); !status.ok()) {
+    return status;
+  }
   bool removed = false;
   const absl::Status called = core_->Call([&] {
     removed = core_->poll_set.RemoveListener(ListenerId{listener.id_}, id_);

@@ -37,12 +37,13 @@ class Poller {
   Poller(const Poller&) = delete;
   Poller& operator=(const Poller&) = delete;
 
-  // AlreadyExists (EEXIST) when it is in a poller; ResourceExhausted beyond
-  // StackOptions::max_connections.
+  // AlreadyExists (EEXIST) when it is in a poller, InvalidArgument (EINVAL)
+  // when it is of another stack. There is room for all of a stack's streams
+  // and listeners.
   absl::Status Add(Stream& stream, Readiness interest, Trigger trigger,
                    uint64_t user_data);
   absl::Status Add(Listener& listener, Trigger trigger, uint64_t user_data);
-  // NotFound (ENOENT) when it is not in this poller.
+  // NotFound (ENOENT) when it is not in this poller, EINVAL as Add.
   absl::Status Remove(Stream& stream);
   absl::Status Remove(Listener& listener);
 
@@ -53,6 +54,8 @@ class Poller {
  private:
   friend class Stack;
   Poller(std::shared_ptr<StackCore> core, uint32_t id);
+  // OK when `of`, the stack of `what`, is the poller's own and open.
+  absl::Status Usable(const StackCore& of, const char* what) const;
 
   std::shared_ptr<StackCore> core_;
   uint32_t id_;

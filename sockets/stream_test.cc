@@ -442,6 +442,26 @@ TEST(PollerTest, LevelsRepeatAndEdgesDoNot) {
   EXPECT_EQ(ErrnoOf(poller->Remove(*pair.server)), ENOENT);
 }
 
+// A stream of another stack may have the number of one of ours.
+TEST(PollerTest, StreamsAndListenersOfAnotherStackAreRefused) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  auto listener =
+      *net.client().stack->Listen({net.client().address, Port{80}}, {});
+  auto poller = *net.server().stack->NewPoller();
+  const absl::Status answers[] = {
+      poller->Add(*pair.client, kReadable, Trigger::kLevel, 1),
+      poller->Add(*listener, Trigger::kLevel, 2),
+      poller->Remove(*pair.client),
+      poller->Remove(*listener),
+  };
+  for (const absl::Status& status : answers) {
+    EXPECT_EQ(ErrnoOf(status), EINVAL) << status;
+    EXPECT_NE(status.message().find("another stack"), std::string::npos);
+    EXPECT_NE(status.message().find("NewPoller"), std::string::npos);
+  }
+}
+
 // -- threads ------------------------------------------------------------------
 
 // Library threads run both engines; this thread only uses the API.
