@@ -14,8 +14,12 @@ PollSet::~PollSet() {
 }
 
 uint32_t PollSet::NewPoller() {
-  pollers_.push_back(std::make_unique<PollerState>());
-  return static_cast<uint32_t>(pollers_.size() - 1);
+  size_t id = 0;
+  while (id < pollers_.size() && pollers_[id]->is_used) ++id;
+  if (id == pollers_.size())
+    pollers_.push_back(std::make_unique<PollerState>());
+  pollers_[id]->is_used = true;
+  return static_cast<uint32_t>(id);
 }
 
 void PollSet::DropPoller(uint32_t poller) {
@@ -24,6 +28,7 @@ void PollSet::DropPoller(uint32_t poller) {
     item.second->Unlink();
     return true;
   });
+  pollers_[poller]->is_used = false;
 }
 
 bool PollSet::Add(uint64_t key, const Entry& from) {

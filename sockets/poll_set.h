@@ -36,7 +36,7 @@ class PollSet final : public Engine::ReadySink {
   explicit PollSet(uint32_t max_entries);
   ~PollSet();
 
-  // Engine's thread. Ids count up from 0.
+  // Engine's thread. The id of a dropped poller is given out again.
   uint32_t NewPoller();
   void DropPoller(uint32_t poller);
   // False when it is in a poller already.
@@ -45,10 +45,13 @@ class PollSet final : public Engine::ReadySink {
   bool RemoveStream(StreamId stream, std::optional<uint32_t> poller);
   bool RemoveListener(ListenerId listener, std::optional<uint32_t> poller);
   // What is ready now. `refresh` answers a stream's readiness of this moment.
+  // Levels that are told go to the back, so that those that did not fit into
+  // `out` are told first next time.
   template <typename F>
   size_t Collect(uint32_t poller, std::span<Ready> out, F&& refresh);
 
-  // What a poller sleeps on; lives as long as the set.
+  // What a poller sleeps on; lives as long as the set. One left over from a
+  // dropped poller may wake its successor once, for nothing.
   class Bell {
    public:
     // The caller's thread: sleeps until something became ready since the last
@@ -72,6 +75,7 @@ class PollSet final : public Engine::ReadySink {
 
  private:
   struct PollerState {
+    bool is_used = false;
     List<Entry> ready;
     Bell bell;
   };
@@ -91,16 +95,19 @@ template <typename F>
 size_t PollSet::Collect(uint32_t poller, std::span<Ready> out, F&& refresh) {
   PollerState& p = *pollers_[poller];
   size_t count = 0;
-  Entry* next = nullptr;
-  for (Entry* e = p.ready.front(); e != nullptr && count < out.size();
-       e = next) {
-    next = p.ready.Next(e);
+  const Entry* first_again = nullptr;  // Of those that went to the back.
+  while (count < out.size()) {
+    Entry* const e = p.ready.front();
+    if (e == nullptr || e == first_again) break;
+    e->Unlink();
     const Readiness ready = refresh(*e) & (e->interest | kFailed);
-    if (ready == 0 || e->is_edge) e->Unlink();
     if (ready != 0 && (!e->is_edge || e->edge_owed)) {
       out[count++] = {e->user_data, ready};
     }
     e->edge_owed = false;
+    if (ready == 0 || e->is_edge) continue;
+    p.ready.PushBack(e);
+    if (first_again == nullptr) first_again = e;
   }
   p.bell.is_armed_.store(count == 0, std::memory_order_release);
   return count;

@@ -1,6 +1,7 @@
 // Poller: waits until some of many streams and listeners are ready.
 //
-// Level: reported by every Wait() while it holds. Edge: reported once when it
+// Level: reported by every Wait() while it holds; when more hold than `ready`
+// has room for, by turns. Edge: reported once when it
 // begins to hold, and again only after it ended or (kReadable) more arrived.
 //
 // Threads:  one Wait() at a time; Add and Remove from any thread in
