@@ -286,9 +286,14 @@ TEST(CongestionBadInput, EachStreamHasItsOwn) {
   const Endpoint at{net.server().stack->address(), Port{81}};
   auto listener = *net.server().stack->Listen(at, {.congestion = "newreno"});
   auto stream = *net.client().stack->StartConnect(at, {});
-  ASSERT_TRUE(net.Until([&] { return stream->ConnectStatus().ok(); }));
+  std::unique_ptr<Stream> accepted;
+  ASSERT_TRUE(net.Until([&] {
+    accepted = *listener->TryAccept();
+    return accepted != nullptr && stream->ConnectStatus().ok();
+  }));
+  EXPECT_EQ(accepted->Info()->congestion, "newreno");
   const StreamInfo info = *stream->Info();
-  EXPECT_EQ(info.congestion, "newreno");
+  EXPECT_EQ(info.congestion, "cubic");
   EXPECT_EQ(info.cwnd, 4 * info.snd_mss);
 }
 
