@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "absl/strings/str_format.h"
 #include "memreg/verbs_library.h"
 
@@ -55,6 +57,18 @@ absl::StatusOr<std::unique_ptr<MemfdMemory>> MemfdMemory::Adopt(int fd) {
   }
   return std::unique_ptr<MemfdMemory>(
       new MemfdMemory(DmaBuf(fd, static_cast<size_t>(info.st_size), "memfd")));
+}
+
+absl::StatusOr<std::unique_ptr<MemfdMemory>> MemfdMemory::Adopt(
+    DmaBuf exported) {
+  struct stat info;
+  if (fstat(exported.fd(), &info) != 0 ||
+      static_cast<uint64_t>(info.st_size) < exported.bytes()) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "descriptor %d is no memfd of %u bytes: give what Export() made",
+        exported.fd(), exported.bytes()));
+  }
+  return std::unique_ptr<MemfdMemory>(new MemfdMemory(std::move(exported)));
 }
 
 absl::Status MemfdMemory::CopyIn(uint64_t offset,

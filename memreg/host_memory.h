@@ -19,6 +19,9 @@ class MemfdMemory final : public DeviceMemory {
   // Memory that another process allocated; takes over the descriptor, unless
   // it fails.
   static absl::StatusOr<std::unique_ptr<MemfdMemory>> Adopt(int fd);
+  // The same of what a provider exported. InvalidArgument when its descriptor
+  // has fewer bytes than it says.
+  static absl::StatusOr<std::unique_ptr<MemfdMemory>> Adopt(DmaBuf exported);
 
   std::string_view name() const override { return "memfd"; }
   size_t bytes() const override { return buffer_.bytes(); }

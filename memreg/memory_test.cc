@@ -99,6 +99,14 @@ TEST(MemfdMemory, ExportedAndAdopted) {
   EXPECT_FALSE(MemfdMemory::Adopt(null).ok());
   EXPECT_TRUE(IsOpen(null));  // Still the caller's.
   close(null);
+  EXPECT_EQ(MemfdMemory::Adopt(DmaBuf(dup(exported->fd()), 4097, "memfd"))
+                .status()
+                .code(),
+            absl::StatusCode::kInvalidArgument);
+  const auto third = MemfdMemory::Adopt(*std::move(exported));
+  ASSERT_TRUE(third.ok());
+  ASSERT_TRUE((*third)->CopyOut(7, out).ok());
+  EXPECT_EQ(out, Bytes("shared"));
 }
 
 // Copies that the kernel refuses are errors, not crashes.

@@ -1,12 +1,16 @@
 // Frames made by hand against a stack that receives into device memory: where
 // the split falls for every header there is (docs/wire.md), that no segment,
 // however useless, keeps a slot, and that no garbage does harm.
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <ostream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "base/check.h"
@@ -49,6 +53,7 @@ class Wire {
     uint64_t receive_bytes = 1 << 20;
     std::string nic;
     HandPeer::Shape handshake;
+    bool by_dmabuf = false;  // The memory is bound by its descriptor alone.
   };
 
   explicit Wire(const Options& options);
@@ -122,8 +127,10 @@ Wire::Wire(const Options& options) : options_(options) {
   o.tcp.time_wait = 1_ms;
   memory_ = Take(MemfdMemory::Allocate(options.receive_bytes));
   stack_ = Take(Stack::Open(o));
+  const PoolOptions pool{.slot_bytes = options.slot_bytes};
   pool_ =
-      Take(stack_->BindMemory(*memory_, {.slot_bytes = options.slot_bytes}));
+      Take(options.by_dmabuf ? stack_->BindMemory(Take(memory_->Export()), pool)
+                             : stack_->BindMemory(*memory_, pool));
   listener_ =
       Take(stack_->Listen({stack_->address(), Port{7000}}, {.memory = pool_}));
   peer_ = std::make_unique<HandPeer>(
@@ -299,6 +306,27 @@ TEST(Split, HeaderLongerBySackBlocks) {
     EXPECT_TRUE(Take(wire.stream().Info()).steered);
     wire.Finish();
   }
+}
+
+// Bound by a descriptor: option bytes are fetched through a duplicate of it,
+// which no program that is started later inherits.
+TEST(Split, MemoryBoundByItsDescriptorGivesItsOptionTails) {
+  Wire wire({.by_dmabuf = true});
+  EXPECT_EQ(wire.Exchange(1000, {.sack_blocks = 3}),
+            (Places{{true, 28, 1000}}));
+  EXPECT_EQ(wire.Event("kOptionTailsRead"), 1u);
+  int of_memory = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    const std::string link = std::filesystem::read_symlink(entry, gone);
+    if (link.find("devwire-device-memory") == std::string::npos) continue;
+    const int fd = std::stoi(entry.path().filename());
+    EXPECT_NE(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0) << fd;
+    ++of_memory;
+  }
+  EXPECT_GE(of_memory, 2);
+  wire.Finish();
 }
 
 // Headers of this shape do not fit the queue: they are dropped under `reason`,

@@ -1,7 +1,5 @@
 #include "sockets/stack.h"
 
-#include <unistd.h>
-
 #include <cerrno>
 #include <mutex>
 #include <utility>
@@ -92,13 +90,9 @@ absl::StatusOr<PoolId> Stack::BindMemory(const DmaBuf& dmabuf,
   if (dmabuf.origin() == "memfd") {
     absl::StatusOr<DmaBuf> copy = dmabuf.Duplicate();
     if (!copy.ok()) return copy.status();
-    const int fd = dup(copy->fd());
-    auto memory = MemfdMemory::Adopt(fd);
-    if (memory.ok()) {
-      adopted = *std::move(memory);
-    } else if (fd >= 0) {
-      close(fd);
-    }
+    auto memory = MemfdMemory::Adopt(*std::move(copy));
+    if (!memory.ok()) return memory.status();
+    adopted = *std::move(memory);
   }
   DeviceMemory* memory = adopted.get();
   return core_->Bind(dmabuf, memory, std::move(adopted), options);
