@@ -205,7 +205,9 @@ absl::Status VerbsDevice::QueryCapabilities() {
   ibv_device_attr_ex ex;
   if (int e = VerbsTable::QueryDeviceEx(context_.get(), &ex)) {
     return absl::UnimplementedError(absl::StrFormat(
-        "%s: ibv_query_device_ex: %s", name_, VerbsErrorText(e)));
+        "%s: ibv_query_device_ex: %s. Its driver cannot say what the device "
+        "has: update rdma-core and the kernel",
+        name_, VerbsErrorText(e)));
   }
   const ibv_device_attr& attr = ex.orig_attr;
   max_sge_ = static_cast<uint32_t>(std::max(attr.max_sge, 0));
@@ -234,7 +236,9 @@ absl::Status VerbsDevice::QueryCapabilities() {
   ibv_port_attr port;
   if (int e = VerbsTable::QueryPort(context_.get(), port_, &port)) {
     return absl::NotFoundError(
-        absl::StrFormat("%s: port %u: %s", name_, port_, VerbsErrorText(e)));
+        absl::StrFormat("%s: port %u: %s. Ports count from 1; ibv_devinfo "
+                        "lists them",
+                        name_, port_, VerbsErrorText(e)));
   }
   if (port.link_layer != IBV_LINK_LAYER_ETHERNET) {
     missing.push_back(absl::StrFormat(
@@ -245,7 +249,8 @@ absl::Status VerbsDevice::QueryCapabilities() {
   if (missing.empty()) return absl::OkStatus();
   return absl::UnimplementedError(
       absl::StrFormat("verbs device %s cannot carry device memory streams; it "
-                      "lacks: %s",
+                      "lacks: %s. Choose another device: ibv_devinfo -v shows "
+                      "what each has",
                       name_, absl::StrJoin(missing, "; ")));
 }
 

@@ -130,7 +130,8 @@ TEST_F(Device, NamedByNameOrAddressOrAlone) {
             "INVALID_ARGUMENT: several verbs devices: say which by name or "
             "address; there are: sn0, sn1");
   EXPECT_EQ(OpenError({.name = "sn0", .port = 2}),
-            "NOT_FOUND: sn0: port 2: Invalid argument (EINVAL)");
+            "NOT_FOUND: sn0: port 2: Invalid argument (EINVAL). Ports count "
+            "from 1; ibv_devinfo lists them");
 }
 
 TEST_F(Device, TheOnlyOneNeedsNoName) {
@@ -158,11 +159,13 @@ TEST_F(Device, WithheldCapabilitiesAreNamed) {
       "receive checksums (IBV_RAW_PACKET_CAP_IP_CSUM): nobody else may read "
       "the payload";
   const std::string tx = "send checksums (IBV_DEVICE_RAW_IP_CSUM)";
-  EXPECT_EQ(OpenErrorWith("max_sge=1"), lacks + sge);
-  EXPECT_EQ(OpenErrorWith("rx_csum=0"), lacks + rx);
-  EXPECT_EQ(OpenErrorWith("tx_csum=0"), lacks + tx);
+  const std::string next =
+      ". Choose another device: ibv_devinfo -v shows what each has";
+  EXPECT_EQ(OpenErrorWith("max_sge=1"), lacks + sge + next);
+  EXPECT_EQ(OpenErrorWith("rx_csum=0"), lacks + rx + next);
+  EXPECT_EQ(OpenErrorWith("tx_csum=0"), lacks + tx + next);
   EXPECT_EQ(OpenErrorWith("max_sge=1,rx_csum=0,tx_csum=0"),
-            lacks + sge + "; " + rx + "; " + tx);
+            lacks + sge + "; " + rx + "; " + tx + next);
 }
 
 TEST_F(Device, NoRawPacketQueues) {
