@@ -137,7 +137,10 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
   const auto congestion = CongestionByName(options.congestion);
   if (!congestion.ok()) return congestion.status();
   if (options.backlog < 1 || options.backlog > 4096) {
-    return ErrnoStatus(EINVAL, "backlog is outside 1 to 4096");
+    return ErrnoStatus(
+        EINVAL, absl::StrFormat("backlog %u is outside 1 to 4096: choose "
+                                "ListenOptions::backlog within",
+                                options.backlog));
   }
   if (local.ip != core_->options.address) {
     return ErrnoStatus(

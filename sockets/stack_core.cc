@@ -67,7 +67,10 @@ absl::Status CheckOptions(const StackOptions& o) {
                                        o.mtu));
   }
   if (o.max_connections == 0 || o.max_connections > 65535) {
-    return ErrnoStatus(EINVAL, "max_connections is outside 1 to 65535");
+    return ErrnoStatus(
+        EINVAL, absl::StrFormat("max_connections %u is outside 1 to 65535: "
+                                "choose one within, or open further stacks",
+                                o.max_connections));
   }
   if (o.port_block_bits > 15 || o.first_local_port < 1024) {
     return ErrnoStatus(EINVAL,

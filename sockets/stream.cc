@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -10,6 +11,36 @@
 
 namespace devwire {
 namespace {
+
+// What to do about it, or who to ask.
+std::string NextStep(const EngineStream& s) {
+  switch (s.error) {
+    case TcpError::kNone:
+      break;
+    case TcpError::kRefused:
+      return "does anything listen there?";
+    case TcpError::kReset:
+      return "the peer's log says why; connect again";
+    case TcpError::kTimedOut:
+      return "is the peer up, and the link? TcpKnobs::user_timeout says how "
+             "long to wait";
+    case TcpError::kAborted:
+      return s.abort_reason.empty()
+                 ? "Abort() was called here, without a reason"
+                 : absl::StrFormat("Abort() was called here: %s",
+                                   s.abort_reason);
+    case TcpError::kUnreachable:
+      return "a router on the way says so; check the routes there";
+    case TcpError::kRegionRevoked:
+      return absl::StrFormat(
+          "memory %u lost its registration; bind it again (BindMemory) and "
+          "open new streams into it",
+          static_cast<unsigned>(s.pool.value_or(kHostPool)));
+    case TcpError::kStackClosed:
+      return "open another stack";
+  }
+  return "";
+}
 
 absl::Status FailureOf(const EngineStream& s, const Engine& engine) {
   const std::string remote = s.tuple.remote.ToString();
@@ -21,14 +52,9 @@ absl::Status FailureOf(const EngineStream& s, const Engine& engine) {
             "%s: no ARP answer from %s; is it up, and on this link?", remote,
             engine.neighbors().entry(s.neighbor).ip.ToString()));
   }
-  if (s.error == TcpError::kRefused) {
-    return ErrnoStatus(ECONNREFUSED,
-                       absl::StrFormat("%s: connection refused; does anything "
-                                       "listen there?",
-                                       remote));
-  }
   return ErrnoStatus(ErrnoOf(s.error),
-                     absl::StrFormat("%s: %s", remote, TcpErrorName(s.error)));
+                     absl::StrFormat("%s: %s; %s", remote,
+                                     TcpErrorName(s.error), NextStep(s)));
 }
 
 absl::Status Closed() { return ErrnoStatus(EBADF, "the stream is closed"); }
@@ -185,8 +211,9 @@ void Stream::Abort(std::string_view reason) {
   // Closed meanwhile: the stream ended with the stack.
   (void)core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
+    // Whatever ended it before stays the reason.
+    if (s.error == TcpError::kNone) s.abort_reason.assign(reason);
     if (!s.is_finished) core_->engine->Abort(s, TcpError::kAborted);
-    s.abort_reason.assign(reason);
   });
 }
 

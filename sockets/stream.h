@@ -92,7 +92,8 @@ class Stream {
   // -- ending ----------------------------------------------------------------
   // No more to send: FIN after what is queued. Receiving goes on.
   absl::Status CloseSend();
-  // Resets the connection. Sends that are queued complete as not delivered.
+  // Resets the connection. Sends that are queued complete as not delivered;
+  // calls that follow answer Aborted (ECONNABORTED) and `reason`.
   void Abort(std::string_view reason);
   // Lets go of the stream. What is queued is still sent, then FIN; completions
   // are no longer reported, so a caller that reuses device memory polls them

@@ -331,8 +331,14 @@ TEST(Ending, AbortCompletesSendsAsUndelivered) {
   ASSERT_TRUE(net.Until([&] { return sender.Step(); }));
   EXPECT_GT(sender.undelivered(), 0u);
   EXPECT_EQ(sender.undelivered() + sender.completed(), 128u << 10);
-  EXPECT_EQ(ErrnoOf(pair.client->SendHost(std::array<std::byte, 1>()).status()),
-            ECONNABORTED);
+  const absl::Status aborted =
+      pair.client->SendHost(std::array<std::byte, 1>()).status();
+  EXPECT_EQ(ErrnoOf(aborted), ECONNABORTED);
+  EXPECT_NE(aborted.message().find("Abort() was called here: test"),
+            std::string::npos)
+      << aborted;
+  pair.client->Abort("too late");
+  EXPECT_EQ(pair.client->SendHost({}).status(), aborted);
   // The peer hears of it.
   std::array<StreamFrag, 64> frags;
   absl::Status status;
@@ -345,6 +351,7 @@ TEST(Ending, AbortCompletesSendsAsUndelivered) {
     return !status.ok();
   }));
   EXPECT_EQ(ErrnoOf(status), ECONNRESET) << status;
+  EXPECT_NE(status.message().find("connect again"), std::string::npos);
   EXPECT_TRUE(AllSlotsFree(net));
 }
 

@@ -196,6 +196,11 @@ TEST(Trouble, ARevokedRegionEndsItsStreamsAlone) {
     }));
     EXPECT_EQ(ErrnoOf(status), EIO) << status;
     EXPECT_NE(status.message().find("revoked"), std::string::npos) << status;
+    EXPECT_NE(status.message().find(
+                  "memory " + std::to_string(static_cast<uint16_t>(pool))),
+              std::string::npos)
+        << status;
+    EXPECT_NE(status.message().find("bind it again"), std::string::npos);
   }
   const MemoryUse use = *net.server().stack->Use(pool);
   EXPECT_EQ(use.owners.reassembly + use.owners.application, 0u);
