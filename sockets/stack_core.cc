@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_format.h"
 #include "base/check.h"
+#include "base/thread.h"
 #include "memreg/host_memory.h"
 #include "memreg/verbs_library.h"
 #include "sockets/errno_map.h"
@@ -154,7 +155,7 @@ absl::Status StackCore::SetUp() {
   engine->set_ready_sink(&poll_set);
   if (absl::Status status = AwaitHostRule(); !status.ok()) return status;
   if (options.mode == StackOptions::Mode::kBusyThread) {
-    thread_ = std::thread([this] { Run(); });
+    thread_ = StartThread([this] { Run(); });
   }
   return absl::OkStatus();
 }

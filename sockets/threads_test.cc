@@ -1,14 +1,20 @@
 // Calls from many threads at once, with Mode::kBusyThread, and what becomes of
 // them when the stack is closed meanwhile: every caller gets an answer.
+#include <signal.h>
+#include <unistd.h>
+
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <future>
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -27,6 +33,23 @@ TwoStacks::Options BusyOptions() {
   TwoStacks::Options options;
   options.stack.mode = StackOptions::Mode::kBusyThread;
   return options;
+}
+
+// The mask of blocked signals of each thread of this process but ours.
+std::vector<uint64_t> MasksOfOtherThreads() {
+  std::vector<uint64_t> masks;
+  const std::string own = std::to_string(getpid());
+  for (const auto& task :
+       std::filesystem::directory_iterator("/proc/self/task")) {
+    if (task.path().filename() == own) continue;
+    std::ifstream status(task.path() / "status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.rfind("SigBlk:", 0) == 0) {
+        masks.push_back(std::stoull(line.substr(7), nullptr, 16));
+      }
+    }
+  }
+  return masks;
 }
 
 // Threads that must all end: one that does not fails the program, since what
@@ -249,6 +272,25 @@ TEST(Binding, GoesOnBesideSendsAndQuestions) {
   for (const PoolId id : ids) {
     EXPECT_TRUE(stack.Use(id).ok()) << static_cast<int>(id);
   }
+}
+
+// Engines, their control threads and the writer of a capture: a signal to the
+// process is the application's to take.
+TEST(LibraryThreads, TakeNoSignalOfTheApplication) {
+  TwoStacks net(BusyOptions());
+  const std::string path = ::testing::TempDir() + "/signals.pcapng";
+  ASSERT_TRUE(net.client().stack->StartCapture(path, 1 << 20).ok());
+  const std::vector<uint64_t> masks = MasksOfOtherThreads();
+  ptrdiff_t crashes_are_seen = 0;
+  for (const uint64_t mask : masks) {
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD, SIGALRM,
+                             SIGPIPE, SIGRTMIN + 1}) {
+      EXPECT_NE(mask & uint64_t{1} << (signal - 1), 0u) << signal;
+    }
+    crashes_are_seen += (mask & uint64_t{1} << (SIGSEGV - 1)) == 0;
+  }
+  EXPECT_EQ(crashes_are_seen, 5);  // A sanitizer may have a thread beside.
+  ASSERT_TRUE(net.client().stack->StopCapture().ok());
 }
 
 }  // namespace

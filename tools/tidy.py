@@ -46,6 +46,8 @@ CLOCK_CALL = re.compile(
     r"\b(clock_gettime|gettimeofday|steady_clock|system_clock"
     r"|high_resolution_clock)\b|[^\w.>]time\(")
 RANDOM_CALL = re.compile(r"[^\w.>](s?rand|random)\(|std::(mt19937|random_device)")
+THREAD_START = re.compile(
+    r"\bstd::j?thread(\s+\w+)?\s*[({]|\bstd::async\b|\bpthread_create\b")
 ALLOCATION = re.compile(
     r"\b(make_unique|make_shared|push_back|emplace_back|malloc)\b|[^\w]new ")
 # Files of the data path: nothing in them allocates. Each pattern must match.
@@ -148,6 +150,14 @@ def check_clock(path, text):
             yield f"{path}:{number}: use base/clock.h"
 
 
+def check_threads(path, text):
+    if path.startswith("base/thread.") or is_test(path):
+        return
+    for number, line in code_lines(text):
+        if THREAD_START.search(line):
+            yield f"{path}:{number}: use base/thread.h"
+
+
 def check_random(path, text):
     for number, line in code_lines(text):
         if RANDOM_CALL.search(line):
@@ -177,6 +187,7 @@ RULES = {
     "files are of a readable size": check_size,
     "functions fit a screen": check_functions,
     "only base/clock.cc reads a clock": check_clock,
+    "only base/thread.cc makes threads": check_threads,
     "randomness comes from base/prng.h": check_random,
     "the data path does not allocate": check_allocation,
     "no FIXME, no TODO without a condition": check_words,

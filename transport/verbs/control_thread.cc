@@ -3,13 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "absl/strings/str_format.h"
 #include "base/check.h"
+#include "base/thread.h"
 #include "memreg/verbs_library.h"
 
 namespace devwire {
@@ -68,13 +67,7 @@ absl::Status ControlThread::Start() {
         "cannot prepare the event descriptors of %s: %s; see ulimit -n",
         device_.name(), VerbsErrorText(errno)));
   }
-  // The application's signals are not this thread's.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  CHECK_EQ(pthread_sigmask(SIG_SETMASK, &all, &before), 0);
-  thread_ = std::thread([this] { Run(); });
-  CHECK_EQ(pthread_sigmask(SIG_SETMASK, &before, nullptr), 0);
+  thread_ = StartThread([this] { Run(); });
   return absl::OkStatus();
 }
 

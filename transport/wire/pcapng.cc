@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "base/thread.h"
 
 namespace devwire {
 namespace {
@@ -123,7 +124,7 @@ absl::StatusOr<std::unique_ptr<PcapngWriter>> PcapngWriter::Open(
     return writer->Close();
   }
   writer->file_bytes_ = header.size();
-  writer->writer_ = std::thread(&PcapngWriter::RunWriter, writer.get());
+  writer->writer_ = StartThread([w = writer.get()] { w->RunWriter(); });
   return writer;
 }
 
