@@ -40,7 +40,8 @@ absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
     case OpenError::kNoPort:
       return ErrnoStatus(EADDRINUSE,
                          absl::StrFormat("every local port to %s is in use: "
-                                         "lower first_local_port",
+                                         "close streams, or lower "
+                                         "StackOptions::first_local_port",
                                          what));
     case OpenError::kTooMany:
       return ErrnoStatus(ENOBUFS,

@@ -1,5 +1,5 @@
 // The engine's own mechanisms, one by one: demux, timers, neighbours, routes,
-// and the queue of what is to be sent.
+// ports, and the queue of what is to be sent.
 #include <algorithm>
 #include <map>
 #include <vector>
@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "transport/engine/demux.h"
 #include "transport/engine/neighbor.h"
+#include "transport/engine/port_table.h"
 #include "transport/engine/route.h"
 #include "transport/engine/send_queue.h"
 #include "transport/engine/timer_heap.h"
@@ -261,6 +262,39 @@ TEST(SendQueue, AHostSpanGrowsInPlace) {
   size_t count;
   EXPECT_EQ(queue.Gather(2, 10, pieces, &count), 10u);
   EXPECT_EQ(count, 1u);
+}
+
+TEST(PortTable, ListenersTakePortsBelowTheBlocks) {
+  PortTable ports(49152, 8, 1);
+  EXPECT_EQ(ports.FreeListenPort(), Port{49151});
+  EXPECT_TRUE(ports.AddListener(Port{49151}, 0));
+  EXPECT_FALSE(ports.AddListener(Port{49151}, 1)) << "twice";
+  EXPECT_EQ(ports.FreeListenPort(), Port{49150});
+  ports.RemoveListener(Port{49151});
+  EXPECT_EQ(ports.FreeListenPort(), Port{49151});
+}
+
+// Blocks from 1024 on leave none below them: others do, and active opens
+// leave those alone.
+TEST(PortTable, ListenersFindAPortWhereTheBlocksBeginAt1024) {
+  PortTable ports(1024, 15, 1);
+  EXPECT_EQ(ports.FreeListenPort(), Port{32767});
+  PortTable all(1024, 8, 1);
+  const auto port = all.FreeListenPort();
+  ASSERT_EQ(port, Port{65535});
+  ASSERT_TRUE(all.AddListener(*port, 0));
+  EXPECT_EQ(all.FreeListenPort(), Port{65534});
+  std::vector<bool> chosen(65536);
+  const auto is_taken = [&](Port p) {
+    return chosen[static_cast<uint16_t>(p)];
+  };
+  int count = 0;
+  while (const auto choice = all.Choose(is_taken)) {
+    EXPECT_NE(choice->port, *port);
+    chosen[static_cast<uint16_t>(choice->port)] = true;
+    if (++count == 1000) break;
+  }
+  EXPECT_EQ(count, 1000);
 }
 
 }  // namespace

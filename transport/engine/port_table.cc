@@ -35,10 +35,14 @@ std::optional<uint32_t> PortTable::FindListener(Port port) const {
 }
 
 std::optional<Port> PortTable::FreeListenPort() const {
-  // Below the blocks, so that a block's rule never covers it.
-  for (uint32_t port = (blocks_.empty() ? next_block_ : blocks_[0]) - 1;
-       port >= 1024; --port) {
-    if (!IsListening(port)) return Port{static_cast<uint16_t>(port)};
+  constexpr uint32_t kFirstUserPort = 1024;  // RFC 6335 6.
+  // Below the blocks where there is room, so that a block's rule does not
+  // cover it; else any: both rules lead to the control queue.
+  const uint32_t blocks_begin = blocks_.empty() ? next_block_ : blocks_[0];
+  for (const uint32_t end : {blocks_begin, kPorts}) {
+    for (uint32_t port = end - 1; port >= kFirstUserPort; --port) {
+      if (!IsListening(port)) return Port{static_cast<uint16_t>(port)};
+    }
   }
   return std::nullopt;
 }

@@ -31,7 +31,8 @@ class PortTable {
   bool AddListener(Port port, uint32_t listener);
   void RemoveListener(Port port);
   std::optional<uint32_t> FindListener(Port port) const;
-  // A port that nobody listens on and no block holds, from the top.
+  // A port from 1024 on that nobody listens on: from the top of those below
+  // the blocks, then of all.
   std::optional<Port> FreeListenPort() const;
 
   // Active opens. A port of an open block for which is_taken says no (it asks
