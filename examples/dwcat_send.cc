@@ -90,9 +90,9 @@ class Sender {
     if (!n.ok()) return n.status();
     for (size_t i = 0; i < *n; ++i) {
       if (!completions[i].delivered) {
-        return stream_.ConnectStatus().ok()
-                   ? absl::AbortedError("a send was not delivered")
-                   : stream_.ConnectStatus();
+        // Nothing is sent: the stream's own error, by name.
+        const absl::Status why = stream_.SendHost({}).status();
+        return why.ok() ? absl::AbortedError("a send was not delivered") : why;
       }
       --in_flight_;
       progress_.Add(completions[i].bytes);

@@ -35,6 +35,8 @@ expect 2 "unknown or incomplete" "an unknown option" \
   "$dwcat" send 10.0.0.2:7000 "$folder/file" --nonsense
 expect 2 "wrong value: tape" "an unknown memory" \
   "$dwcat" send 10.0.0.2:7000 "$folder/file" --memory tape
+expect 2 "wrong value: 17179869185G" "more bytes than 64 bits count" \
+  "$dwcat" send 10.0.0.2:7000 "$folder/file" --pool-bytes 17179869185G
 expect 2 "echo serve|call" "echo without words" "$echo"
 expect 1 "sn9" "no such device" \
   "$dwcat" send 10.0.0.2:7000 "$folder/file" --address 10.0.0.1/24 \

@@ -109,11 +109,13 @@ std::optional<uint64_t> ParseBytes(std::string_view text) {
   auto [p, ec] = std::from_chars(text.data(), end, bytes);
   if (ec != std::errc()) return std::nullopt;
   const std::string_view unit(p, static_cast<size_t>(end - p));
-  if (unit.empty()) return bytes;
-  if (unit == "K") return bytes << 10;
-  if (unit == "M") return bytes << 20;
-  if (unit == "G") return bytes << 30;
-  return std::nullopt;
+  const int shift = unit.empty()  ? 0
+                    : unit == "K" ? 10
+                    : unit == "M" ? 20
+                    : unit == "G" ? 30
+                                  : -1;
+  if (shift < 0 || bytes > UINT64_MAX >> shift) return std::nullopt;
+  return bytes << shift;
 }
 
 absl::StatusOr<BoundStack> OpenStack(const StackFlags& flags, bool receives) {
