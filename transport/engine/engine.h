@@ -201,6 +201,7 @@ class Engine final : private FragSink {
   // engine_receive.cc
   void ProcessFrame(const RxFrame& frame);
   void DropFrame(const RxFrame& frame, DropCode code);
+  void RecordFrame(const RxFrame& frame, const char* comment);
   void Record(bool is_outbound, std::span<const std::byte> header,
               uint32_t frame_bytes, const char* comment) {
     using Direction = PcapngWriter::Direction;

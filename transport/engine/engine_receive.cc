@@ -69,12 +69,22 @@ void Engine::FinishFrame(const RxFrame& frame) {
   pools_[static_cast<size_t>(frame.pool)].pool->Free(frame.slot);
 }
 
+// What lies in host memory may have payload behind the headers: that is
+// nobody's business. Parsed again, but only while a capture runs.
+void Engine::RecordFrame(const RxFrame& frame, const char* comment) {
+  ParsedFrame parsed;
+  uint32_t bytes = frame.header_bytes;
+  if (ParseFrame(frame.header, frame.header_bytes, frame.frame_bytes,
+                 &parsed) == ParseResult::kTcp) {
+    bytes = std::min(bytes, uint32_t{parsed.header_bytes});
+  }
+  Record(/*is_outbound=*/false, {frame.header, bytes}, frame.frame_bytes,
+         comment);
+}
+
 void Engine::DropFrame(const RxFrame& frame, DropCode code) {
   counters_.drops[static_cast<size_t>(code.index())].Add();
-  if (capture_ != nullptr) {
-    Record(/*is_outbound=*/false, {frame.header, frame.header_bytes},
-           frame.frame_bytes, code.name());
-  }
+  if (capture_ != nullptr) RecordFrame(frame, code.name());
   FinishFrame(frame);
 }
 
@@ -147,8 +157,8 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
         .Add();
   }
   if (capture_ != nullptr) {
-    Record(false, {frame.header, frame.header_bytes}, frame.frame_bytes,
-           verdict.is_accepted() ? nullptr : DropCode(verdict.reason).name());
+    RecordFrame(frame, verdict.is_accepted() ? nullptr
+                                             : DropCode(verdict.reason).name());
   }
   AfterSegment(s, before);
 }
@@ -352,8 +362,8 @@ void Engine::OnSynToListener(const RxFrame& frame, const ParsedFrame& parsed,
         .Add();
   }
   if (capture_ != nullptr) {
-    Record(false, {frame.header, frame.header_bytes}, frame.frame_bytes,
-           verdict.is_accepted() ? nullptr : DropCode(verdict.reason).name());
+    RecordFrame(frame, verdict.is_accepted() ? nullptr
+                                             : DropCode(verdict.reason).name());
   }
   MarkDirty(*s);
 }
