@@ -161,42 +161,6 @@ TEST(EndToEnd, SixteenStreamsBothWays) {
 
 // -- the split (docs/wire.md) -------------------------------------------------
 
-// Every payload size: its bytes lie in device memory, whatever Ethernet pads.
-TEST(Split, EveryPayloadSizeLandsInDeviceMemory) {
-  for (const bool timestamps : {true, false}) {
-    SCOPED_TRACE(timestamps);
-    TwoStacks::Options options{.mtu = 9000,
-                               .slot_bytes = 9216,
-                               .memory_bytes = 8 << 20,
-                               .receive_bytes = 4 << 20};
-    options.stack.tcp.timestamps = timestamps;
-    options.stack.tcp.no_delay = true;
-    TwoStacks net(options);
-    TwoStacks::Pair pair = net.Connect();
-    PatternReceiver receiver(*pair.server, net.server(), 0);
-    uint64_t sent = 0;
-    for (uint32_t size = 1; size <= 8192; size += size < 80 ? 1 : 509) {
-      std::vector<std::byte> content(size);
-      for (uint32_t i = 0; i < size; ++i) content[i] = PatternByte(0, sent + i);
-      const uint64_t at = (4 << 20) + sent;
-      ASSERT_TRUE(net.client().memory->CopyIn(at, content).ok());
-      const DeviceSpan span{at, size};
-      ASSERT_EQ(*pair.client->SendDevice(net.client().pool, {&span, 1}, size),
-                SendOutcome::kQueued);
-      sent += size;
-      ASSERT_TRUE(net.Until([&] {
-        receiver.Step();
-        return receiver.bytes() == sent;
-      })) << size;
-    }
-    EXPECT_EQ(receiver.bytes(), sent);
-    EXPECT_EQ(receiver.device_bytes(), sent);
-    EXPECT_EQ(receiver.first_wrong(), std::nullopt);
-    EXPECT_EQ(net.server().Nic().payload_landed_host_bytes, 0u);
-    EXPECT_TRUE(net.Until([&] { return net.SlotsHeld() == 0; }));
-  }
-}
-
 // Both sides send and lose: ACKs with SACK blocks are longer than the split,
 // and their options are fetched from the payload slot.
 TEST(Split, SackBlocksBehindTheSplitAreRead) {

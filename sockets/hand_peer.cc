@@ -59,7 +59,8 @@ bool HandPeer::Connect(Port from, const Shape& shape) {
   syn.seq = iss_;
   syn.flags = kSyn;
   syn.wnd = 0xffff;
-  syn.options.mss = static_cast<uint16_t>(options_.mtu - 40);
+  syn.options.mss =
+      static_cast<uint16_t>(options_.mtu - (options_.ip.is_v4() ? 40 : 60));
   syn.options.window_scale = 7;
   syn.options.sack_permitted = options_.sack;
   if (options_.timestamps) syn.options.timestamps = {++ticks_, 0};

@@ -24,7 +24,7 @@ class HandPeer {
  public:
   struct Options {
     std::string device;
-    IpAddress ip;
+    IpAddress ip;  // Of `remote`'s family.
     uint32_t mtu = 9000;
     Endpoint remote;
     MacAddress remote_mac{};
@@ -36,7 +36,7 @@ class HandPeer {
   // How the header of one segment looks.
   struct Shape {
     uint8_t flags = kAck;
-    uint8_t ip_option_bytes = 0;  // 0 to 40, NOPs: IHL 5 to 15.
+    uint8_t ip_option_bytes = 0;  // IPv4: 0 to 40, NOPs: IHL 5 to 15.
     bool vlan = false;            // One tag.
     bool timestamps = true;
     uint8_t sack_blocks = 0;  // Of bytes acknowledged long ago: D-SACK.

@@ -53,6 +53,7 @@ class Wire {
     uint64_t receive_bytes = 1 << 20;
     std::string nic;
     HandPeer::Shape handshake;
+    bool ipv6 = false;       // Of a NIC that verifies it: profile full.
     bool by_dmabuf = false;  // The memory is bound by its descriptor alone.
   };
 
@@ -79,6 +80,11 @@ class Wire {
   // FIN both ways, all bytes right, nothing held.
   void Finish();
 
+  softnic_counters Nic() const {
+    TwoStacks::Side side;
+    side.device = "sn0";
+    return side.Nic();
+  }
   FragPool::Owners Owners(PoolId pool) {
     return Take(stack_->Use(pool)).owners;
   }
@@ -116,14 +122,21 @@ Wire::Wire(const Options& options) : options_(options) {
   const std::string port =
       ",port=shm:" + CablePath() + ",mtu=" + std::to_string(options.mtu);
   ConfigureSoftnic("dev=sn0,mac=02:00:00:00:00:01" + port + options.nic +
+                   (options.ipv6 ? ",profile=full" : "") +
                    ";dev=sn1,mac=02:00:00:00:00:02" + port);
+  const IpAddress own =
+      options.ipv6 ? *IpAddress::Parse("fd00::1") : IpAddress::V4(10, 0, 0, 1);
+  const IpAddress peer =
+      options.ipv6 ? *IpAddress::Parse("fd00::2") : IpAddress::V4(10, 0, 0, 2);
   StackOptions o;
   o.verbs_library = SoftnicPath();
   o.device = "sn0";
-  o.address = IpAddress::V4(10, 0, 0, 1);
+  o.address = own;
+  o.prefix_bits = options.ipv6 ? 64 : 24;
+  o.nic_verifies_ipv6 = options.ipv6;
   o.mtu = options.mtu;
   o.rx_ring_frames = 32;
-  o.neighbors = {{IpAddress::V4(10, 0, 0, 2), {2, 0, 0, 0, 0, 2}}};
+  o.neighbors = {{peer, {2, 0, 0, 0, 0, 2}}};
   o.tcp.time_wait = 1_ms;
   memory_ = Take(MemfdMemory::Allocate(options.receive_bytes));
   stack_ = Take(Stack::Open(o));
@@ -135,7 +148,7 @@ Wire::Wire(const Options& options) : options_(options) {
       Take(stack_->Listen({stack_->address(), Port{7000}}, {.memory = pool_}));
   peer_ = std::make_unique<HandPeer>(
       HandPeer::Options{.device = "sn1",
-                        .ip = IpAddress::V4(10, 0, 0, 2),
+                        .ip = peer,
                         .mtu = options.mtu,
                         .remote = listener_->local(),
                         .remote_mac = stack_->mac(),
@@ -251,21 +264,32 @@ uint64_t Wire::Event(const std::string& name) {
 
 // -- where the split falls ----------------------------------------------------
 
-TEST(Split, HeaderEqualIsOneDeviceFrag) {
+// The split of a header with timestamps is 66 bytes, plain 54; of IPv6 86 and
+// 74. What holds of one family holds of both.
+class SplitOf : public ::testing::TestWithParam<bool> {
+ protected:
+  static bool ipv6() { return GetParam(); }
+};
+INSTANTIATE_TEST_SUITE_P(Ipv4, SplitOf, ::testing::Values(false));
+INSTANTIATE_TEST_SUITE_P(Ipv6, SplitOf, ::testing::Values(true));
+
+TEST_P(SplitOf, HeaderEqualIsOneDeviceFrag) {
   for (const bool timestamps : {true, false}) {
     SCOPED_TRACE(timestamps);
-    Wire wire({.timestamps = timestamps});
+    Wire wire({.timestamps = timestamps, .ipv6 = ipv6()});
     EXPECT_EQ(wire.Exchange(1000), (Places{{true, 0, 1000}}));
     EXPECT_EQ(wire.Exchange(1), (Places{{true, 0, 1}}));
+    EXPECT_TRUE(Take(wire.stream().Info()).steered);
     wire.Finish();
     EXPECT_EQ(Take(wire.stack().Counters()).linear_bytes, 0u);
+    EXPECT_EQ(wire.Nic().payload_landed_host_bytes, 0u);
   }
 }
 
 // Timestamps agreed on and left out: the first 12 bytes of payload lie in the
 // header slot.
-TEST(Split, HeaderShorterLeavesTwelveLinearBytes) {
-  Wire wire({});
+TEST_P(SplitOf, HeaderShorterLeavesTwelveLinearBytes) {
+  Wire wire({.ipv6 = ipv6()});
   const HandPeer::Shape bare{.timestamps = false};
   EXPECT_EQ(wire.Exchange(1000, bare),
             (Places{{false, 0, 12}, {true, 0, 988}}));
@@ -280,9 +304,9 @@ TEST(Split, HeaderShorterLeavesTwelveLinearBytes) {
 }
 
 // Ethernet pads what is shorter than 60 bytes: payload of 1 to 5 bytes behind
-// a header of 54.
-TEST(Split, PaddingIsNoPayload) {
-  Wire wire({.timestamps = false});
+// a header of 54. IPv6 headers are longer, and nothing is padded.
+TEST_P(SplitOf, PaddingIsNoPayload) {
+  Wire wire({.timestamps = false, .ipv6 = ipv6()});
   for (uint32_t bytes = 1; bytes <= 7; ++bytes) {
     EXPECT_EQ(wire.Exchange(bytes), (Places{{true, 0, bytes}}));
   }
@@ -290,9 +314,9 @@ TEST(Split, PaddingIsNoPayload) {
 }
 
 // SACK blocks on a segment with text: they lie in front of it in the slot.
-TEST(Split, HeaderLongerBySackBlocks) {
+TEST_P(SplitOf, HeaderLongerBySackBlocks) {
   for (const bool timestamps : {true, false}) {
-    Wire wire({.timestamps = timestamps});
+    Wire wire({.timestamps = timestamps, .ipv6 = ipv6()});
     const uint8_t most = timestamps ? 3 : 4;
     for (uint8_t blocks = 1; blocks <= most; ++blocks) {
       SCOPED_TRACE(int{blocks});
@@ -426,23 +450,25 @@ TEST(Split, ATagInTheHandshakeKeepsTheStreamOnTheControlQueue) {
   wire.Finish();
 }
 
-// One segment of each size, at an MTU that holds them.
-TEST(Split, EveryPayloadSizeFromOneTo8192) {
+// One segment of each size, at an MTU that holds them; of IPv6 some.
+TEST_P(SplitOf, EveryPayloadSizeFromOneTo8192) {
+  const uint32_t step = ipv6() ? 61 : 1;
   for (const bool timestamps : {true, false}) {
     SCOPED_TRACE(timestamps);
     Wire wire({.timestamps = timestamps,
                .mtu = 9000,
                .slot_bytes = 9216,
-               .receive_bytes = 8 << 20});
-    for (uint32_t bytes = 1; bytes <= 8192; ++bytes) {
+               .receive_bytes = 8 << 20,
+               .ipv6 = ipv6()});
+    for (uint32_t bytes = 1; bytes <= 8192; bytes += bytes < 80 ? 1 : step) {
       ASSERT_EQ(wire.Exchange(bytes), (Places{{true, 0, bytes}}));
     }
     wire.Finish();
+    EXPECT_EQ(wire.Nic().payload_landed_host_bytes, 0u);
   }
 }
 
-// -- no segment keeps a slot for nothing
-// ---------------------------------------
+// -- no segment keeps a slot for nothing --------------------------------------
 
 TEST(Slots, RetransmittedDuplicateAndOutOfWindowSegmentsGiveTheirsBack) {
   Wire wire({});
