@@ -29,14 +29,20 @@ absl::StatusOr<std::unique_ptr<Stream>> Listener::TryAccept() {
   std::optional<StreamId> id;
   FourTuple tuple;
   bool is_host = false;
+  absl::Status failure;
   const absl::Status called = core_->Call([&] {
     id = core_->engine->Accept(ListenerId{id_});
-    if (!id.has_value()) return;
+    if (!id.has_value()) {
+      const auto revoked = core_->engine->RevokedPoolOf(ListenerId{id_});
+      if (revoked.has_value()) failure = StackCore::RevokedStatus(*revoked);
+      return;
+    }
     const EngineStream& s = *core_->engine->Find(*id);
     tuple = s.tuple;
     is_host = !s.pool.has_value();
   });
   if (!called.ok()) return called;
+  if (!failure.ok()) return failure;
   if (!id.has_value()) return nullptr;
   return std::unique_ptr<Stream>(new Stream(core_, *id, tuple, is_host));
 }

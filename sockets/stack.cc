@@ -15,6 +15,7 @@ namespace {
 
 // On the engine's thread.
 absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
+                             std::optional<PoolId> memory,
                              const Engine& engine) {
   if (error == OpenError::kNone) return absl::OkStatus();
   const std::string what = endpoint.ToString();
@@ -60,6 +61,8 @@ absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
           "mlx5 does); use IPv4, or a host stream");
     case OpenError::kQueueRefused:
       return engine.queue_error();
+    case OpenError::kMemoryRevoked:
+      return StackCore::RevokedStatus(*memory);
   }
   return ErrnoStatus(EIO, "unknown");
 }
@@ -155,7 +158,8 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
   const absl::Status called = core_->Call([&] {
     result = core_->engine->Listen(local.ip, local.port, options.memory,
                                    options.backlog, *congestion);
-    failure = OpenErrorStatus(result.error, local, *core_->engine);
+    failure =
+        OpenErrorStatus(result.error, local, options.memory, *core_->engine);
   });
   if (!called.ok()) return called;
   if (!failure.ok()) return failure;
@@ -186,7 +190,8 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
     result = core_->engine->Connect(remote, options.local_port, options.memory,
                                     *congestion);
     if (EngineStream* s = core_->engine->Find(result.id)) tuple = s->tuple;
-    failure = OpenErrorStatus(result.error, remote, *core_->engine);
+    failure =
+        OpenErrorStatus(result.error, remote, options.memory, *core_->engine);
   });
   if (!called.ok()) return called;
   if (!failure.ok()) return failure;

@@ -341,6 +341,7 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
     if (!status.ok()) return;
     engine->AddPool({.pool = made->pool.get(),
                      .memory = memory,
+                     .lkey = made->span.lkey,
                      .posted_slots = std::min(options.rx_ring_frames,
                                               made->pool->slot_count() / 4)});
   });
@@ -374,6 +375,14 @@ absl::Status StackCore::CheckReceivePool(const std::optional<PoolId>& id) {
                        "(receive_bytes 0): bind some to receive into");
   }
   return absl::OkStatus();
+}
+
+absl::Status StackCore::RevokedStatus(PoolId id) {
+  return ErrnoStatus(
+      EIO, absl::StrFormat("memory %u was revoked by its owner, and the NIC "
+                           "may not reach it any more: bind it again, or "
+                           "other memory, and use the new id",
+                           static_cast<unsigned>(id)));
 }
 
 ReturnResult StackCore::ReturnToken(StreamId stream, FragToken token) {

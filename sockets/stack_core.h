@@ -117,6 +117,8 @@ class StackCore {
   // For a stream or listener that receives into it.
   absl::Status CheckReceivePool(const std::optional<PoolId>& id);
 
+  static absl::Status RevokedStatus(PoolId id);
+
   // Engine's thread.
   static void FillInfo(const EngineStream& s, StreamInfo* info);
   // Why nothing more can be sent, or OK.

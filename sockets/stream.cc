@@ -33,9 +33,9 @@ std::string NextStep(const EngineStream& s) {
       return "a router on the way says so; check the routes there";
     case TcpError::kRegionRevoked:
       return absl::StrFormat(
-          "memory %u lost its registration; bind it again (BindMemory) and "
-          "open new streams into it",
-          static_cast<unsigned>(s.pool.value_or(kHostPool)));
+          "memory %u was revoked by its owner: bind it again (BindMemory), or "
+          "other memory, and open new streams with it",
+          static_cast<unsigned>(s.revoked.value_or(kHostPool)));
     case TcpError::kStackClosed:
       return "open another stack";
   }
@@ -156,6 +156,9 @@ absl::StatusOr<SendOutcome> Stream::SendDevice(
   const absl::Status called = core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
     failure = core_->SendFailure(s);
+    if (failure.ok() && core_->engine->IsRevoked(memory)) {
+      failure = StackCore::RevokedStatus(memory);
+    }
     if (failure.ok()) {
       outcome =
           core_->engine->SendDevice(s, region.iova, region.lkey, spans, cookie);

@@ -1,5 +1,6 @@
 // Trouble of the hardware under sixteen streams: those on sound memory end with
 // every byte right, and no slot is lost.
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <functional>
@@ -205,6 +206,91 @@ TEST(Trouble, ARevokedRegionEndsItsStreamsAlone) {
   const MemoryUse use = *net.server().stack->Use(pool);
   EXPECT_EQ(use.owners.reassembly + use.owners.application, 0u);
   net.server().stack.reset();  // Before the memory that it has bound.
+}
+
+// Moves `bytes` of zeros through a stream without device memory.
+class HostFlow {
+ public:
+  HostFlow(TwoStacks& net, size_t bytes)
+      : pair_(net.Connect(std::nullopt, std::nullopt)), left_(bytes) {}
+
+  bool Step() {
+    std::vector<std::byte> bytes(std::min<size_t>(left_, 16 << 10));
+    const auto sent = pair_.client->SendHost(bytes);
+    if (!sent.ok()) status_ = sent.status();
+    left_ -= sent.value_or(0);
+    std::vector<std::byte> out(16 << 10);
+    const auto got = pair_.server->Read(out);
+    read_ += got.ok() ? got->bytes : 0;
+    return left_ == 0;
+  }
+  uint64_t read() const { return read_; }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  TwoStacks::Pair pair_;
+  size_t left_;
+  uint64_t read_ = 0;
+  absl::Status status_;
+};
+
+// Half of the streams send from memory that is revoked, in frames that gather
+// host bytes as well: they end, by name. Those that send from sound memory, or
+// host bytes, do not notice; nothing more is taken from what is gone.
+TEST(Trouble, RevokedSendMemoryEndsItsSendersAlone) {
+  constexpr size_t kDoomed = kStreams / 2;
+  constexpr uint64_t kHostBytes = 300'000;
+  TwoStacks net(With(""));
+  Stack& client = *net.client().stack;
+  auto second = *MemfdMemory::Allocate(2 << 20);
+  const PoolId gone = *client.BindMemory(*second, {});
+  auto listener =
+      *client.Listen({net.client().address, Port{9000}}, {.memory = gone});
+  Load sound(net, kStreams - kDoomed);
+  std::array<TwoStacks::Pair, kDoomed> doomed;
+  for (TwoStacks::Pair& pair : doomed) pair = net.Connect();
+  HostFlow host(net, kHostBytes);
+  host.Step();
+  // Of the next frame with device memory in it.
+  ChangeSoftnic("dev=sn0,revoke_send_at=1");
+  const DeviceSpan span{.offset = 0, .length = 1000};
+  for (TwoStacks::Pair& pair : doomed) {
+    ASSERT_TRUE(pair.client->SendHost(std::array<std::byte, 100>()).ok());
+    ASSERT_TRUE(pair.client->SendDevice(gone, {&span, 1}, 1).ok());
+  }
+  ASSERT_TRUE(net.Until([&] {
+    host.Step();
+    return host.read() == kHostBytes;
+  })) << host.status();
+  sound.Run();
+  const auto expect_revoked = [&](const absl::Status& status) {
+    EXPECT_EQ(ErrnoOf(status), EIO) << status;
+    EXPECT_NE(status.message().find("memory 3 was revoked"), std::string::npos)
+        << status;
+    EXPECT_NE(status.message().find("bind"), std::string::npos) << status;
+  };
+  for (TwoStacks::Pair& pair : doomed) {
+    expect_revoked(pair.client->SendHost({}).status());
+    std::array<SendCompletion, 2> done;
+    EXPECT_EQ(*pair.client->PollSendCompletions(done), 1u);
+    EXPECT_FALSE(done[0].delivered);
+  }
+  // Whoever comes to it from now on is told at once.
+  const uint64_t errors = net.client().Nic().tx_errors;
+  TwoStacks::Pair late = net.Connect();
+  expect_revoked(late.client->SendDevice(gone, {&span, 1}, 1).status());
+  expect_revoked(
+      client.Listen({net.client().address, Port{9001}}, {.memory = gone})
+          .status());
+  expect_revoked(
+      client.StartConnect({net.server().address, Port{9001}}, {.memory = gone})
+          .status());
+  expect_revoked(listener->TryAccept().status());
+  auto refused = *net.server().stack->StartConnect(listener->local(), {});
+  EXPECT_TRUE(net.Until(
+      [&] { return ErrnoOf(refused->ConnectStatus()) == ECONNREFUSED; }));
+  EXPECT_EQ(net.client().Nic().tx_errors, errors);
+  net.client().stack.reset();  // Before the memory that it has bound.
 }
 
 }  // namespace

@@ -61,8 +61,9 @@ struct FaultConfig {
   uint64_t cqe_error_at = 0;
   double qp_error = 0;  // the QP goes to ERR between two requests
   uint64_t qp_error_at = 0;
-  uint64_t revoke_at = 0;    // the region of the N-th scattered frame's payload
-  uint32_t revoke_lkey = 0;  // this region, at once; 0: none
+  uint64_t revoke_at = 0;  // the region of the N-th scattered frame's payload
+  uint64_t revoke_send_at = 0;     // the dmabuf of the N-th send from one
+  uint32_t revoke_lkey = 0;        // this region, at once; 0: none
   devwire::Duration late_scatter;  // payload written this long after its WC
   devwire::Duration late_gather;   // a send is read only this long after post
 

@@ -222,6 +222,7 @@ constexpr ConfigKey kKeys[] = {
     {"qp_error", Probability<&F::qp_error>, kProbability, "0", true, "a queue pair goes to ERR, per work request"},
     {"qp_error_at", Number<&F::qp_error_at, 0, kMaxCount>, kCount, "0, never", true, "at the N-th work request from now"},
     {"revoke_at", Number<&F::revoke_at, 0, kMaxCount>, kCount, "0, never", true, "the last region that the N-th received frame is written to is revoked"},
+    {"revoke_send_at", Number<&F::revoke_send_at, 0, kMaxCount>, kCount, "0, never", true, "the dmabuf that the N-th send from one ends in is revoked"},
     {"revoke_lkey", Number<&F::revoke_lkey, 0, UINT32_MAX>, "an lkey, or 0", "0, none", true, "this region is revoked at once"},
     {"late_scatter", Span<&F::late_scatter>, kSpan, "0", true, "payload is written this long after its completion, or by softnic_make_visible"},
     {"late_gather", Span<&F::late_gather>, kSpan, "0", true, "a send's memory is read this long after it is posted, before its completion"},

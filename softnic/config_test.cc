@@ -69,7 +69,8 @@ TEST(Config, EveryKeyReachesItsField) {
           "seed=7,fault_side=rx,loss=0.01,dup=0.02,"
           "corrupt=0.03,reorder=0.04,reorder_depth=5,delay=250us,"
           "delay_jitter=1.5ms,hold_frames=9,rate=2.5G,link=down,cqe_error=0.05,"
-          "cqe_error_at=11,qp_error=0.06,qp_error_at=12,revoke_at=13,"
+          "cqe_error_at=11,qp_error=0.06,qp_error_at=12,revoke_at=13,revoke_"
+          "send_at=15,"
           "revoke_lkey=14,late_scatter=1ms,late_gather=2s");
   EXPECT_EQ(c.port, PortKind::kShm);
   EXPECT_EQ(c.port_path, "/tmp/c");
@@ -110,6 +111,7 @@ TEST(Config, EveryKeyReachesItsField) {
   f.qp_error = 0.06;
   f.qp_error_at = 12;
   f.revoke_at = 13;
+  f.revoke_send_at = 15;
   f.revoke_lkey = 14;
   f.late_scatter = 1_ms;
   f.late_gather = 2_s;

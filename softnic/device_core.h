@@ -176,6 +176,7 @@ class DeviceCore final : public Receiver {
   // True: the work request at hand is not executed; the queue pair may be in
   // ERR, else it completes in error.
   bool HitsQpError(QueuePair& qp);
+  bool HitsSendRevocation();
   ibv_wc_status FaultOnReceive(ibv_wc_status status);
   bool IsTooEarly(const SendWqe& wqe) const;
   void RevokeOne(std::span<const ResolvedSge> sges);

@@ -41,6 +41,19 @@ ibv_wc_status DeviceCore::FaultOnReceive(ibv_wc_status status) {
   return status;
 }
 
+// The send at hand, in gathered_, finds its dmabuf gone.
+bool DeviceCore::HitsSendRevocation() {
+  const std::span<const ResolvedSge> sges = {gathered_.sges.data(),
+                                             gathered_.count};
+  if (sges.empty() || sges.back().mr == nullptr ||
+      !sges.back().mr->spec.is_dmabuf ||
+      !HitsFault(0, &config_.faults.revoke_send_at)) {
+    return false;
+  }
+  RevokeOne(sges);
+  return true;
+}
+
 // The last region of the list: the payload's.
 void DeviceCore::RevokeOne(std::span<const ResolvedSge> sges) {
   if (sges.empty()) return;
@@ -84,7 +97,7 @@ void DeviceCore::ApplyFaults() {
   const FaultConfig& faults = config_.faults;
   has_work_faults_ = faults.cqe_error > 0 || faults.cqe_error_at > 0 ||
                      faults.qp_error > 0 || faults.qp_error_at > 0 ||
-                     faults.revoke_at > 0;
+                     faults.revoke_at > 0 || faults.revoke_send_at > 0;
   has_wire_faults_ = has_wire_faults_ || faults.loss > 0 || faults.dup > 0 ||
                      faults.corrupt > 0 || faults.reorder > 0 ||
                      faults.delay > devwire::Duration() ||

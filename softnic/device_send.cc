@@ -42,6 +42,10 @@ bool DeviceCore::SendOne(QueuePair& qp, const SendWqe& wqe) {
     FailSend(qp, IBV_WC_LOC_PROT_ERR);
     return true;
   }
+  if (has_work_faults_ && HitsSendRevocation()) {
+    FailSend(qp, IBV_WC_LOC_PROT_ERR);
+    return true;
+  }
   return wqe.mss > 0 ? SendTso(qp, *qp.next_to_send()) : SendPlain(qp, wqe);
 }
 

@@ -122,6 +122,30 @@ TEST_P(Cable, RevokesTheRegionOfTheNthReceive) {
   EXPECT_EQ(first.Read(0, 50), Pattern(50, 4));
 }
 
+// Sends from host memory do not count.
+TEST_P(Cable, RevokesTheRegionOfTheNthSend) {
+  Plug("", "");
+  Configure("dev=a,revoke_send_at=2");
+  ibv_qp* tx = a_->Qp();
+  const HostBuffer host = a_->Host(64);
+  const DeviceBuffer device = a_->Device(4096);
+  const ibv_sge head = host.Sge(0, 64);
+  ASSERT_EQ(a_->Send(tx, 1, {head, device.Sge(0, 64)}, IBV_SEND_SIGNALED), 0);
+  ASSERT_EQ(a_->Send(tx, 2, {head}, IBV_SEND_SIGNALED), 0);
+  ASSERT_EQ(a_->Send(tx, 3, {head, device.Sge(0, 64)}, IBV_SEND_SIGNALED), 0);
+  std::vector<ibv_wc> got;
+  EXPECT_TRUE(Eventually([&] {
+    b_->Poll();
+    for (const ibv_wc& wc : a_->Poll()) got.push_back(wc);
+    return got.size() == 3;
+  }));
+  ASSERT_EQ(got.size(), 3u);
+  for (const ibv_wc& wc : got) {
+    EXPECT_EQ(wc.status, wc.wr_id == 3 ? IBV_WC_LOC_PROT_ERR : IBV_WC_SUCCESS);
+  }
+  EXPECT_EQ(a_->StateOf(tx), IBV_QPS_ERR);
+}
+
 // Payload arrives after its completion: by softnic_make_visible, or in time.
 // Headers, in host memory, are there at once.
 TEST_P(Cable, LateScatter) {

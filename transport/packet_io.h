@@ -149,8 +149,8 @@ class PacketIo {
   // Removes it, also while it is still being installed. No answer.
   virtual void RemoveRule(RuleId rule) = 0;
   virtual size_t PollRules(std::span<RuleEvent> out) = 0;
-  // Regions that were revoked since the last call; see RegionEvent. A send may
-  // name several, of which one is to blame.
+  // Regions that were revoked since the last call; see RegionEvent. A send
+  // names all that it gathered from, of which one is to blame.
   virtual size_t PollRegions(std::span<RegionEvent> /*out*/) { return 0; }
   // Not 0: an errno. The device is gone, or its control queue or send queue
   // could not be remade: no stream of this PacketIo will move again.

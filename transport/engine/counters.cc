@@ -27,6 +27,8 @@ const char* EngineDropName(EngineDrop drop) {
       return "kBacklogFull";
     case EngineDrop::kConnectionsFull:
       return "kConnectionsFull";
+    case EngineDrop::kMemoryRevoked:
+      return "kMemoryRevoked";
     case EngineDrop::kNoNeighborRoom:
       return "kNoNeighborRoom";
     case EngineDrop::kBadArp:

@@ -29,6 +29,7 @@ enum class EngineDrop : uint8_t {
   kNotSyn,             // To a listener, and no SYN.
   kBacklogFull,        // SYN: too many connections wait to be accepted.
   kConnectionsFull,    // SYN: max_connections.
+  kMemoryRevoked,      // SYN: the listener's memory is. Reset, as without one.
   kNoNeighborRoom,     // SYN: no route back, or the table is full.
   kBadArp,
   kBadIcmp,

@@ -58,6 +58,7 @@ enum class OpenError : uint8_t {
   kWrongFamily,      // The stack has no address of this family.
   kIpv6Unsupported,  // Into device memory, and the NIC verifies no IPv6.
   kQueueRefused,     // No data queue for this pool; see queue_error().
+  kMemoryRevoked,    // The owner of the pool's memory has taken it away.
 };
 
 class Engine final : private FragSink {
@@ -109,8 +110,14 @@ class Engine final : private FragSink {
   // Resets what was not accepted.
   void Unlisten(ListenerId listener);
   std::optional<StreamId> Accept(ListenerId listener);
+  // Accept() has a stream, or none will ever come: RevokedPoolOf().
   bool HasAcceptable(ListenerId listener) {
-    return !listeners_[static_cast<uint32_t>(listener)].ready.empty();
+    return IsAcceptable(listeners_[static_cast<uint32_t>(listener)]);
+  }
+  // The memory that the listener's streams were to receive into, if revoked.
+  std::optional<PoolId> RevokedPoolOf(ListenerId listener) const {
+    const auto pool = listeners_[static_cast<uint32_t>(listener)].pool;
+    return IsRevoked(pool) ? pool : std::nullopt;
   }
 
   // -- streams ---------------------------------------------------------------
@@ -131,6 +138,7 @@ class Engine final : private FragSink {
   // Host streams.
   Received Read(EngineStream& s, std::span<std::byte> out);
   // The spans were checked: inside the region of `lkey` at `iova`.
+  // Nor is it revoked.
   SendOutcome SendDevice(EngineStream& s, uint64_t iova, uint32_t lkey,
                          std::span<const DeviceSpan> spans, uint64_t cookie);
   size_t SendHost(EngineStream& s, std::span<const std::byte> bytes);
@@ -156,6 +164,10 @@ class Engine final : private FragSink {
     return pool_use_[static_cast<size_t>(id)].fills;
   }
   uint32_t min_slot_fills(PoolId id) const;
+  // The NIC may no longer reach it: nothing can be sent from it, nor received.
+  bool IsRevoked(std::optional<PoolId> id) const {
+    return id.has_value() && pool_use_[static_cast<size_t>(*id)].is_revoked;
+  }
   uint32_t stream_count() const { return stream_count_; }
   const NeighborTable& neighbors() const { return neighbors_; }
   const EngineOptions& options() const { return options_; }
@@ -182,6 +194,7 @@ class Engine final : private FragSink {
     uint64_t fills = 0;
     uint32_t streams = 0;  // That receive into it.
     uint32_t reserve = 0;  // Free slots below which text is dropped.
+    bool is_revoked = false;
   };
   struct QueueInfo {
     bool is_open = false;
@@ -255,6 +268,7 @@ class Engine final : private FragSink {
   // engine_steering.cc
   void StartSteering(EngineStream& s, bool has_timestamps);
   void OnRuleEvent(const RuleEvent& event);
+  void OnRegionRevoked(const RegionEvent& event);
   void MoveToControlQueue(EngineStream& s, Steering why);
   void ReleaseHandshake(EngineStream& s);
   void RemoveRule(EngineStream& s);
@@ -264,10 +278,13 @@ class Engine final : private FragSink {
                           CongestionFactory congestion, OpenError* error);
   void Destroy(EngineStream& s);
   bool AcquireNextHop(EngineStream& s, OpenError* error);
-  OpenError CheckFamily(const IpAddress& ip, std::optional<PoolId> pool) const;
+  OpenError CheckOpen(const IpAddress& ip, std::optional<PoolId> pool) const;
   ReceiveLimits LimitsOf(PoolId pool) const;
   uint32_t UsableSlots(PoolId pool) const;
   void ShareOut(PoolId pool);
+  bool IsAcceptable(Listening& l) const {
+    return !l.ready.empty() || IsRevoked(l.pool);
+  }
   void PublishListener(uint32_t index);
 
   void DrainTokens();

@@ -48,6 +48,7 @@ struct EnginePool {
   // option bytes from it (null: nobody).
   uint64_t offset = 0;
   DeviceMemory* memory = nullptr;
+  uint32_t lkey = 0;  // Device pools: of the bound memory.
   // Slots that may be posted in rings at a time: not for reassembly.
   uint32_t posted_slots = 0;
 };

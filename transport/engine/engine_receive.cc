@@ -337,6 +337,9 @@ void Engine::OnSynToListener(const RxFrame& frame, const ParsedFrame& parsed,
     return DropFrame(frame, DropReason::kListenWithoutSyn);
   }
   Listening& l = listeners_[listener];
+  if (IsRevoked(l.pool)) {
+    return OnUnknown(frame, parsed, segment, EngineDrop::kMemoryRevoked);
+  }
   if (l.pending >= l.backlog) {
     return DropFrame(frame, EngineDrop::kBacklogFull);
   }

@@ -102,14 +102,15 @@ bool Engine::AddStaticNeighbor(const IpAddress& ip, const MacAddress& mac) {
   return neighbors_.AddStatic(ip, mac);
 }
 
-OpenError Engine::CheckFamily(const IpAddress& ip,
-                              std::optional<PoolId> pool) const {
+OpenError Engine::CheckOpen(const IpAddress& ip,
+                            std::optional<PoolId> pool) const {
   if (ip.family != options_.route.address.family) {
     return OpenError::kWrongFamily;
   }
   if (!ip.is_v4() && pool.has_value() && !io_.limits().rx_checksum_ipv6) {
     return OpenError::kIpv6Unsupported;
   }
+  if (IsRevoked(pool)) return OpenError::kMemoryRevoked;
   return OpenError::kNone;
 }
 
@@ -242,7 +243,7 @@ Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
                                     uint32_t backlog,
                                     CongestionFactory congestion) {
   ListenResult result;
-  result.error = CheckFamily(ip, pool);
+  result.error = CheckOpen(ip, pool);
   if (result.error != OpenError::kNone) return result;
   uint32_t index = 0;
   while (index < listeners_.size() && listeners_[index].is_open) ++index;
@@ -309,7 +310,7 @@ std::optional<StreamId> Engine::Accept(ListenerId listener) {
 
 void Engine::PublishListener(uint32_t index) {
   Listening& l = listeners_[index];
-  const bool is_ready = !l.ready.empty();
+  const bool is_ready = IsAcceptable(l);
   if (ready_sink_ != nullptr) {
     ready_sink_->OnListenerReady(ListenerId{index}, is_ready,
                                  is_ready && !l.was_ready);
@@ -323,7 +324,7 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
                                       CongestionFactory congestion) {
   now_ = clock_.Now();
   ConnectResult result;
-  result.error = CheckFamily(remote.ip, pool);
+  result.error = CheckOpen(remote.ip, pool);
   if (result.error != OpenError::kNone) return result;
   FourTuple tuple{{options_.route.address, Port{0}}, remote};
   const auto is_taken = [&](Port port) {

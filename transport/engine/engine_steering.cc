@@ -89,21 +89,39 @@ void Engine::OnRuleEvent(const RuleEvent& event) {
   ReleaseHandshake(s);
 }
 
-// Memory that was revoked ends the streams on it, and no other.
 void Engine::PollRegions() {
   RegionEvent events[8];
   const size_t count = io_.PollRegions(events);
-  for (size_t i = 0; i < count; ++i) {
-    counters_.Count(EngineEvent::kRegionsRevoked);
-    for (auto& s : streams_) {
-      if (s == nullptr || s->is_finished) continue;
-      const bool is_on_it = events[i].is_receive
-                                ? s->pool == events[i].pool
-                                : s->send_queue.IsFrom(events[i].lkey);
-      if (is_on_it) Abort(*s, TcpError::kRegionRevoked);
+  for (size_t i = 0; i < count; ++i) OnRegionRevoked(events[i]);
+  worked_ |= count > 0;
+}
+
+// Memory that was revoked ends the streams on it, and no other; later ones are
+// refused. A send names all that it gathered from: our own buffers, which
+// nobody revokes, and one region of the application's (SendQueue).
+void Engine::OnRegionRevoked(const RegionEvent& event) {
+  if (event.lkey == send_buffers_.lkey()) return;
+  counters_.Count(EngineEvent::kRegionsRevoked);
+  std::optional<PoolId> revoked;
+  const uint32_t pools = pool_count_.load(std::memory_order_relaxed);
+  for (uint32_t i = static_cast<uint32_t>(kFirstDevicePool); i < pools; ++i) {
+    if (pools_[i].lkey != event.lkey) continue;
+    pool_use_[i].is_revoked = true;
+    revoked = pools_[i].pool->id();
+  }
+  for (auto& s : streams_) {
+    if (s == nullptr || s->is_finished) continue;
+    if ((IsRevoked(s->pool) && s->pool == revoked) ||
+        s->send_queue.IsFrom(event.lkey)) {
+      s->revoked = revoked;
+      Abort(*s, TcpError::kRegionRevoked);
     }
   }
-  worked_ |= count > 0;
+  for (uint32_t i = 0; i < listeners_.size(); ++i) {
+    if (listeners_[i].is_open && IsRevoked(listeners_[i].pool)) {
+      PublishListener(i);
+    }
+  }
 }
 
 void Engine::RemoveRule(EngineStream& s) {

@@ -89,6 +89,7 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   bool is_finished = false;  // CLOSED, and nothing more to transmit.
   TcpError error = TcpError::kNone;
   UnreachableCause cause = UnreachableCause::kNone;
+  std::optional<PoolId> revoked;  // kRegionRevoked: which.
   Readiness readiness = 0;
   uint64_t readable_edge = 0;   // Times that more became readable.
   uint64_t published_edge = 0;  // Of those, what the ready sink knows.

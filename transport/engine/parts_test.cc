@@ -232,6 +232,19 @@ TEST(SendQueue, GathersAcrossSpansAndReportsWhatFits) {
 }
 
 // All bytes acknowledged is not enough: a retransmission may be in flight.
+// Which memory a frame failed for is only known when it is of one.
+TEST(SendQueue, AFrameIsOfOneMemoryBesideHostBuffers) {
+  SendQueue queue(8);
+  queue.Push({.addr = 1000, .length = 10, .lkey = 5, .is_host = true});
+  queue.Push({.addr = 2000, .length = 10, .lkey = 7});
+  queue.Push({.addr = 3000, .length = 10, .lkey = 5, .is_host = true});
+  queue.Push({.addr = 2500, .length = 10, .lkey = 7});
+  queue.Push({.addr = 9000, .length = 10, .lkey = 8});
+  EXPECT_EQ(queue.GatherableBytes(0, 100), 40u);
+  EXPECT_EQ(queue.GatherableBytes(15, 100), 25u);
+  EXPECT_EQ(queue.GatherableBytes(40, 100), 10u);
+}
+
 TEST(SendQueue, DoneNeedsTheAckAndTheWorkRequest) {
   SendQueue queue(8);
   queue.Push({.addr = 0, .length = 10, .cookie = 1});

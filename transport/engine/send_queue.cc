@@ -67,10 +67,16 @@ uint32_t SendQueue::Gather(uint64_t offset, uint32_t length,
 uint32_t SendQueue::GatherableBytes(uint64_t offset, uint32_t want) const {
   if (want == 0) return 0;
   const size_t first = Find(offset);
-  uint64_t bytes = spans_[first].start + spans_[first].length - offset;
-  for (size_t n = 1; n < max_pieces_ && bytes < want; ++n) {
+  uint64_t bytes = 0;
+  const Span* device = nullptr;
+  for (size_t n = 0; n < max_pieces_ && bytes < want; ++n) {
     if (first + n == spans_.size()) break;
-    bytes += spans_[first + n].length;
+    const Span& span = spans_[first + n];
+    if (!span.is_host) {
+      if (device != nullptr && span.lkey != device->lkey) break;
+      device = &span;
+    }
+    bytes += span.start + span.length - std::max(offset, span.start);
   }
   return static_cast<uint32_t>(std::min<uint64_t>(bytes, want));
 }

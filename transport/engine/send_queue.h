@@ -67,7 +67,9 @@ class SendQueue final : public SendSource {
   // run out. The bytes must be queued and not done.
   uint32_t Gather(uint64_t offset, uint32_t length, std::span<TxPiece> pieces,
                   size_t* piece_count);
-  // SendSource: what max_pieces can hold of [offset, offset + want).
+  // SendSource: what one frame can gather of [offset, offset + want): at most
+  // max_pieces, and of one memory of the application's beside our own buffers,
+  // so that a frame whose memory was revoked says which.
   uint32_t GatherableBytes(uint64_t offset, uint32_t want) const override;
   // The work request that carries [offset, offset + length) has this ticket.
   void Posted(uint64_t offset, uint32_t length, uint64_t ticket);
