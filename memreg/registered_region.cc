@@ -63,7 +63,7 @@ absl::Status Refused(const DmaBuf& dmabuf, size_t bytes, int error) {
 }  // namespace
 
 void MrDelete::operator()(ibv_mr* mr) const {
-  CHECK_EQ(verbs().dereg_mr(mr), 0) << "ibv_dereg_mr";
+  CHECK(IsDestroyed(verbs().dereg_mr(mr))) << "ibv_dereg_mr";
 }
 
 absl::StatusOr<RegisteredRegion> RegisteredRegion::Register(

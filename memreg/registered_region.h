@@ -19,8 +19,8 @@
 
 namespace devwire {
 
-// ibv_dereg_mr(3), for unique_ptr. A failure is a bug of ours: something still
-// uses the region.
+// ibv_dereg_mr(3), for unique_ptr. A failure other than that of the whole
+// device is a bug of ours: something still uses the region.
 struct MrDelete {
   void operator()(ibv_mr* mr) const;
 };

@@ -17,6 +17,7 @@
 
 #include <infiniband/verbs.h>
 
+#include <cerrno>
 #include <string>
 #include <string_view>
 
@@ -77,6 +78,10 @@ struct VerbsTable {
     return qp->context->ops.post_recv(qp, wr, bad_wr);
   }
 };
+
+// What a destroying call answered: it is done, or the device has gone (EIO) and
+// its objects with it. Anything else is a bug of ours: something still uses it.
+constexpr bool IsDestroyed(int rc) { return rc == 0 || rc == EIO; }
 
 // Loads `name`, else what DEVWIRE_VERBS_LIBRARY names, else libibverbs.so.1,
 // with RTLD_LOCAL. A second call with the same name, or with none, is a no-op.

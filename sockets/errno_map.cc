@@ -100,6 +100,7 @@ int ErrnoOf(TcpError error) {
     case TcpError::kUnreachable:
       return EHOSTUNREACH;
     case TcpError::kRegionRevoked:
+    case TcpError::kDeviceFailed:
       return EIO;
     case TcpError::kStackClosed:
       return ESHUTDOWN;

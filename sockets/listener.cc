@@ -33,6 +33,8 @@ absl::StatusOr<std::unique_ptr<Stream>> Listener::TryAccept() {
   const absl::Status called = core_->Call([&] {
     id = core_->engine->Accept(ListenerId{id_});
     if (!id.has_value()) {
+      failure = core_->DeviceFailure();
+      if (!failure.ok()) return;
       const auto revoked = core_->engine->RevokedPoolOf(ListenerId{id_});
       if (revoked.has_value()) failure = StackCore::RevokedStatus(*revoked);
       return;

@@ -16,7 +16,7 @@ namespace {
 // On the engine's thread.
 absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
                              std::optional<PoolId> memory,
-                             const Engine& engine) {
+                             const StackCore& core) {
   if (error == OpenError::kNone) return absl::OkStatus();
   const std::string what = endpoint.ToString();
   switch (error) {
@@ -27,8 +27,8 @@ absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
           ENETUNREACH,
           absl::StrFormat("no route to %s from %s/%u: set "
                           "StackOptions::gateway or a wider prefix_bits",
-                          what, engine.options().route.address.ToString(),
-                          engine.options().route.prefix_bits));
+                          what, core.engine->options().route.address.ToString(),
+                          core.engine->options().route.prefix_bits));
     case OpenError::kNeighborsFull:
       return ErrnoStatus(ENOBUFS,
                          "the neighbour table is full of neighbours "
@@ -53,14 +53,17 @@ absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
           EAFNOSUPPORT,
           absl::StrFormat("%s is not of the family of the stack's address %s: "
                           "open a stack of that family",
-                          what, engine.options().route.address.ToString()));
+                          what,
+                          core.engine->options().route.address.ToString()));
     case OpenError::kIpv6Unsupported:
       return ErrnoStatus(
           EOPNOTSUPP,
           "IPv6 into device memory: this NIC verifies no IPv6 checksums (no "
           "mlx5 does); use IPv4, or a host stream");
     case OpenError::kQueueRefused:
-      return engine.queue_error();
+      return core.engine->queue_error();
+    case OpenError::kDeviceFailed:
+      return core.DeviceFailedStatus();
     case OpenError::kMemoryRevoked:
       return StackCore::RevokedStatus(*memory);
   }
@@ -158,8 +161,7 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
   const absl::Status called = core_->Call([&] {
     result = core_->engine->Listen(local.ip, local.port, options.memory,
                                    options.backlog, *congestion);
-    failure =
-        OpenErrorStatus(result.error, local, options.memory, *core_->engine);
+    failure = OpenErrorStatus(result.error, local, options.memory, *core_);
   });
   if (!called.ok()) return called;
   if (!failure.ok()) return failure;
@@ -190,8 +192,7 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
     result = core_->engine->Connect(remote, options.local_port, options.memory,
                                     *congestion);
     if (EngineStream* s = core_->engine->Find(result.id)) tuple = s->tuple;
-    failure =
-        OpenErrorStatus(result.error, remote, options.memory, *core_->engine);
+    failure = OpenErrorStatus(result.error, remote, options.memory, *core_);
   });
   if (!called.ok()) return called;
   if (!failure.ok()) return failure;

@@ -20,6 +20,8 @@
 // Fork:     belongs to the process that opened it: in a child every call
 //           answers FailedPrecondition (EOWNERDEAD) and does nothing else.
 // Errors:   each names what was tried and the next step (sockets/errno_map.h).
+//           When the NIC has failed, every stream has (EIO), nothing can be
+//           opened, and closing is all that is left.
 #ifndef SOCKETS_STACK_H_
 #define SOCKETS_STACK_H_
 

@@ -298,6 +298,12 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
                                        std::unique_ptr<DeviceMemory> adopted,
                                        const PoolOptions& pool_options) {
   const std::lock_guard lock(set_up_mutex);
+  absl::Status failure;
+  if (absl::Status called = Call([&] { failure = DeviceFailure(); });
+      !called.ok()) {
+    return called;
+  }
+  if (!failure.ok()) return failure;
   const size_t index = next_pool_;
   if (index >= kMaxPools) {
     return ErrnoStatus(ENOBUFS, absl::StrFormat("%u regions are bound: one "
@@ -383,6 +389,16 @@ absl::Status StackCore::RevokedStatus(PoolId id) {
                            "may not reach it any more: bind it again, or "
                            "other memory, and use the new id",
                            static_cast<unsigned>(id)));
+}
+
+absl::Status StackCore::DeviceFailedStatus() const {
+  return ErrnoStatus(EIO, absl::StrFormat("%s has failed: close the stack and "
+                                          "open another",
+                                          device->name()));
+}
+
+absl::Status StackCore::DeviceFailure() const {
+  return engine->device_error() == 0 ? absl::OkStatus() : DeviceFailedStatus();
 }
 
 ReturnResult StackCore::ReturnToken(StreamId stream, FragToken token) {

@@ -118,9 +118,12 @@ class StackCore {
   absl::Status CheckReceivePool(const std::optional<PoolId>& id);
 
   static absl::Status RevokedStatus(PoolId id);
+  absl::Status DeviceFailedStatus() const;
 
   // Engine's thread.
   static void FillInfo(const EngineStream& s, StreamInfo* info);
+  // That the NIC has failed, or OK.
+  absl::Status DeviceFailure() const;
   // Why nothing more can be sent, or OK.
   absl::Status SendFailure(const EngineStream& s);
 

@@ -36,13 +36,15 @@ std::string NextStep(const EngineStream& s) {
           "memory %u was revoked by its owner: bind it again (BindMemory), or "
           "other memory, and open new streams with it",
           static_cast<unsigned>(s.revoked.value_or(kHostPool)));
+    case TcpError::kDeviceFailed:
+      return "close the stack and open another";
     case TcpError::kStackClosed:
       return "open another stack";
   }
   return "";
 }
 
-absl::Status FailureOf(const EngineStream& s, const Engine& engine) {
+absl::Status FailureOf(const EngineStream& s, const StackCore& core) {
   const std::string remote = s.tuple.remote.ToString();
   if (s.error == TcpError::kUnreachable &&
       s.cause == UnreachableCause::kNoNeighbor) {
@@ -50,8 +52,9 @@ absl::Status FailureOf(const EngineStream& s, const Engine& engine) {
         EHOSTUNREACH,
         absl::StrFormat(
             "%s: no ARP answer from %s; is it up, and on this link?", remote,
-            engine.neighbors().entry(s.neighbor).ip.ToString()));
+            core.engine->neighbors().entry(s.neighbor).ip.ToString()));
   }
+  if (s.error == TcpError::kDeviceFailed) return core.DeviceFailedStatus();
   return ErrnoStatus(ErrnoOf(s.error),
                      absl::StrFormat("%s: %s; %s", remote,
                                      TcpErrorName(s.error), NextStep(s)));
@@ -87,7 +90,7 @@ absl::StatusOr<Received> Stream::ReceiveFrags(std::span<StreamFrag> out,
     received = core_->engine->ReceiveFrags(s, out, max_bytes);
     if (received.frags == 0 && !received.end_of_stream &&
         s.error != TcpError::kNone) {
-      failure = FailureOf(s, *core_->engine);
+      failure = FailureOf(s, *core_);
     }
   });
   if (!called.ok()) return called;
@@ -123,7 +126,7 @@ absl::StatusOr<Received> Stream::Read(std::span<std::byte> out) {
     received = core_->engine->Read(s, out);
     if (received.bytes == 0 && !received.end_of_stream &&
         s.error != TcpError::kNone) {
-      failure = FailureOf(s, *core_->engine);
+      failure = FailureOf(s, *core_);
     }
   });
   if (!called.ok()) return called;
@@ -187,10 +190,13 @@ absl::StatusOr<size_t> Stream::PollSendCompletions(
     std::span<SendCompletion> out) {
   if (absl::Status status = Usable(); !status.ok()) return status;
   size_t count = 0;
+  absl::Status failure;
   const absl::Status called = core_->Call([&] {
     count = core_->engine->PollSendCompletions(*core_->engine->Find(id_), out);
+    if (count == 0) failure = core_->DeviceFailure();
   });
   if (!called.ok()) return called;
+  if (!failure.ok()) return failure;
   return count;
 }
 
@@ -200,7 +206,7 @@ absl::Status Stream::CloseSend() {
   const absl::Status called = core_->Call([&] {
     EngineStream& s = *core_->engine->Find(id_);
     if (s.error != TcpError::kNone) {
-      failure = FailureOf(s, *core_->engine);
+      failure = FailureOf(s, *core_);
     } else {
       core_->engine->CloseSend(s);
     }
@@ -237,7 +243,7 @@ absl::Status Stream::ConnectStatus() {
     const EngineStream& s = *core_->engine->Find(id_);
     if (s.was_connected) return;
     answer = s.error != TcpError::kNone
-                 ? FailureOf(s, *core_->engine)
+                 ? FailureOf(s, *core_)
                  : ErrnoStatus(EINPROGRESS, "still connecting");
   });
   if (!called.ok()) return called;
@@ -307,7 +313,7 @@ void StackCore::FillInfo(const EngineStream& s, StreamInfo* info) {
 }
 
 absl::Status StackCore::SendFailure(const EngineStream& s) {
-  if (s.error != TcpError::kNone) return FailureOf(s, *engine);
+  if (s.error != TcpError::kNone) return FailureOf(s, *this);
   if (s.send_is_closed) {
     return ErrnoStatus(EPIPE, "CloseSend() was called: nothing can follow it");
   }

@@ -84,7 +84,9 @@ class Stream {
   // 0 when the queue is full.
   absl::StatusOr<size_t> SendHost(std::span<const std::byte> bytes);
 
-  // Completions of SendDevice() so far, oldest first.
+  // Completions of SendDevice() so far, oldest first. After a failure of the
+  // NIC those that it has not reported do not come: their memory is the
+  // caller's again when the stack is closed.
   absl::StatusOr<size_t> PollSendCompletions(std::span<SendCompletion> out);
 
   static constexpr size_t kMaxSpansPerSend = 64;

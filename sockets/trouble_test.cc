@@ -1,8 +1,12 @@
 // Trouble of the hardware under sixteen streams: those on sound memory end with
 // every byte right, and no slot is lost.
+#include <signal.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -291,6 +295,67 @@ TEST(Trouble, RevokedSendMemoryEndsItsSendersAlone) {
       [&] { return ErrnoOf(refused->ConnectStatus()) == ECONNREFUSED; }));
   EXPECT_EQ(net.client().Nic().tx_errors, errors);
   net.client().stack.reset();  // Before the memory that it has bound.
+}
+
+// The softnic_device processes of this one.
+std::vector<pid_t> DeviceProcesses() {
+  std::ifstream in("/proc/self/task/" + std::to_string(getpid()) + "/children");
+  std::vector<pid_t> out;
+  for (pid_t child = 0; in >> child;) out.push_back(child);
+  return out;
+}
+
+// The NIC dies under the stack, with sends posted and a reader waiting: every
+// call says so, by name, and the stack can be closed.
+TEST(Trouble, ADeviceThatDiesEndsEverythingByName) {
+  TwoStacks net(With(",mode=process"));
+  Stack& server = *net.server().stack;
+  TwoStacks::Pair pair = net.Connect();
+  TwoStacks::Pair closed = net.Connect();
+  const Endpoint at{net.server().address, Port{9000}};
+  auto listener = *server.Listen(at, {.memory = net.server().pool});
+  auto poller = *server.NewPoller();
+  ASSERT_TRUE(poller->Add(*pair.server, kReadable, Trigger::kEdge, 1).ok());
+  ASSERT_TRUE(poller->Add(*listener, Trigger::kEdge, 2).ok());
+  const DeviceSpan span{.offset = kSendFrom, .length = 100'000};
+  const PoolId pool = net.server().pool;
+  ASSERT_TRUE(pair.server->SendDevice(pool, {&span, 1}, 1).ok());
+  ASSERT_TRUE(closed.server->SendDevice(pool, {&span, 1}, 1).ok());
+  server.Poll();
+  closed.server.reset();
+  const std::vector<pid_t> devices = DeviceProcesses();
+  ASSERT_EQ(devices.size(), 2u);
+  for (const pid_t device : devices) kill(device, SIGKILL);
+
+  const auto expect_failed = [](const absl::Status& status) {
+    EXPECT_EQ(ErrnoOf(status), EIO) << status;
+    EXPECT_NE(status.message().find("sn1 has failed"), std::string::npos)
+        << status;
+  };
+  std::array<StreamFrag, 4> frags;
+  absl::Status status;
+  ASSERT_TRUE(net.Until([&] {
+    status = pair.server->ReceiveFrags(frags, UINT64_MAX).status();
+    return !status.ok();
+  }));
+  expect_failed(status);
+  std::array<Poller::Ready, 4> ready;
+  EXPECT_EQ(*poller->Wait(ready, 1_s), 2u);
+  std::array<SendCompletion, 2> done;
+  expect_failed(pair.server->PollSendCompletions(done).status());
+  expect_failed(pair.server->SendDevice(pool, {&span, 1}, 2).status());
+  expect_failed(pair.server->SendHost({}).status());
+  expect_failed(pair.server->CloseSend());
+  expect_failed(listener->TryAccept().status());
+  expect_failed(listener->Accept(1_s).status());
+  expect_failed(server.Listen({net.server().address, Port{9001}}).status());
+  expect_failed(server.StartConnect({net.client().address, Port{1}}).status());
+  expect_failed(server.BindMemory(*net.server().memory, {}).status());
+  EXPECT_TRUE(pair.server->Info().ok());
+  EXPECT_TRUE(server.Counters().ok());
+  EXPECT_TRUE(net.Until([&] { return !server.Poll(); })) << "a busy loop";
+  net.server().stack.reset();
+  EXPECT_EQ(ErrnoOf(pair.server->SendHost({}).status()), ESHUTDOWN);
 }
 
 }  // namespace

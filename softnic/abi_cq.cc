@@ -136,13 +136,14 @@ ibv_cq* ibv_create_cq(ibv_context* context, int cqe, void* cq_context,
 
 int ibv_destroy_cq(ibv_cq* handle) {
   FrontCq* cq = CqOf(handle);
+  int error = 0;
   {
     const std::lock_guard<std::mutex> lock(cq->device->mutex);
     Command command;
     command.op = Op::kDestroyCq;
     command.object = cq->number;
-    const Reply reply = cq->backend->Execute(command, -1);
-    if (reply.error != 0) return reply.error;
+    error = cq->backend->Execute(command, -1).error;
+    if (!IsDestroyed(error)) return error;
     cq->device->cqs.erase(cq->number);
   }
   WaitForAcks(&cq->events_acked, &handle->async_events_completed);
@@ -150,7 +151,7 @@ int ibv_destroy_cq(ibv_cq* handle) {
   pthread_cond_destroy(&handle->cond);
   const std::lock_guard<std::mutex> lock(cq->device->mutex);
   FreeCq(cq);
-  return 0;
+  return error;
 }
 
 // mlx5 can; we do not claim to.

@@ -65,16 +65,17 @@ ibv_flow* CreateFlow(ibv_qp* handle, ibv_flow_attr* attr) {
 int DestroyFlow(ibv_flow* handle) {
   FrontFlow* flow = FlowOf(handle);
   WaitForFirmware(flow->device);
+  int error = 0;
   {
     const std::lock_guard<std::mutex> lock(flow->device->mutex);
     Command command;
     command.op = Op::kDestroyFlow;
     command.object = handle->handle;
-    const Reply reply = flow->device->backend->Execute(command, -1);
-    if (reply.error != 0) return reply.error;
+    error = flow->device->backend->Execute(command, -1).error;
+    if (!IsDestroyed(error)) return error;
   }
   delete flow;
-  return 0;
+  return error;
 }
 
 }  // namespace softnic

@@ -160,17 +160,18 @@ ibv_mr* ibv_reg_dmabuf_mr(ibv_pd* pd, uint64_t offset, size_t length,
 
 int ibv_dereg_mr(ibv_mr* handle) {
   FrontMr* mr = MrOf(handle);
+  int error = 0;
   {
     const std::lock_guard<std::mutex> lock(mr->device->mutex);
     Command command;
     command.op = Op::kDeregisterMr;
     command.object = handle->lkey;
-    const Reply reply = mr->device->backend->Execute(command, -1);
-    if (reply.error != 0) return reply.error;
+    error = mr->device->backend->Execute(command, -1).error;
+    if (!IsDestroyed(error)) return error;
     --PdOf(handle->pd)->users;
   }
   delete mr;
-  return 0;
+  return error;
 }
 
 // mlx5 can move a region; we do not claim to.

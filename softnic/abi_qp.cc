@@ -282,13 +282,14 @@ int ibv_query_qp(ibv_qp* handle, ibv_qp_attr* attr, int,
 
 int ibv_destroy_qp(ibv_qp* handle) {
   FrontQp* qp = QpOf(handle);
+  int error = 0;
   {
     const std::lock_guard<std::mutex> lock(qp->device->mutex);
     Command command;
     command.op = Op::kDestroyQp;
     command.object = qp->number;
-    const Reply reply = qp->backend->Execute(command, -1);
-    if (reply.error != 0) return reply.error;
+    error = qp->backend->Execute(command, -1).error;
+    if (!IsDestroyed(error)) return error;
     CleanCq(qp->send_cq, qp->number);
     CleanCq(qp->recv_cq, qp->number);
     qp->device->qps[qp->number - DeviceCore::kFirstQpNumber] = nullptr;
@@ -299,7 +300,7 @@ int ibv_destroy_qp(ibv_qp* handle) {
   pthread_cond_destroy(&handle->cond);
   const std::lock_guard<std::mutex> lock(qp->device->mutex);
   FreeQp(qp);
-  return 0;
+  return error;
 }
 
 // Payload before the completion, in order: true of every queue pair here, but

@@ -255,14 +255,10 @@ void DeviceCore::Raise(uint32_t context, ibv_event_type type, uint32_t object) {
   if (context >= contexts_.size()) return;
   const Context& to = contexts_[context];
   if (to.events == nullptr) return;
-  EventRing& ring = *to.events;
-  const uint32_t at = ring.produced.load(std::memory_order_relaxed);
-  if (at - ring.consumed.load(std::memory_order_acquire) == EventRing::kDepth) {
+  if (!to.events->Push(static_cast<uint32_t>(type), object)) {
     shared_->events_lost.Add();
     return;
   }
-  ring.records[at % EventRing::kDepth] = {static_cast<uint32_t>(type), object};
-  ring.produced.store(at + 1, std::memory_order_release);
   const uint64_t one = 1;
   // The counter of an eventfd is far from full: the ring is smaller.
   if (write(to.event_fd, &one, sizeof(one)) < 0) shared_->events_lost.Add();

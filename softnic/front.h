@@ -15,6 +15,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -160,6 +161,10 @@ inline std::nullptr_t Fail(int error) {
   errno = error;
   return nullptr;
 }
+
+// Whether a handle goes after its destroying command was answered so: with EIO
+// the device is gone, and what it had with it.
+constexpr bool IsDestroyed(int error) { return error == 0 || error == EIO; }
 
 // abi_post.cc
 int PostSend(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** bad);

@@ -2,6 +2,7 @@
 // steady state costs.
 #include <dirent.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -365,6 +366,36 @@ TEST_P(DeviceProcess, DeathIsAnErrorNotAHang) {
     CHECK(nic->TryQp({}) == nullptr);
     CHECK_EQ(errno, EIO);
     CHECK(nic->Poll().empty());
+    return 0;
+  }));
+  EXPECT_EQ(status, 0);
+}
+
+// Who only polls hears of it by an event. What is destroyed then is gone, but
+// for the answer.
+TEST_P(DeviceProcess, DeathIsAnEventForWhoOnlyPolls) {
+  const int status = Wait(Fork([] {
+    CHECK_EQ(Verbs().configure("dev=mortal,mode=process"), 0);
+    Nic* nic = new Nic("mortal");
+    std::vector<std::byte> memory(64);
+    ibv_mr* mr = Verbs().reg_mr(nic->pd(), memory.data(), 64, 0);
+    ibv_pd* pd = Verbs().alloc_pd(nic->context());
+    ibv_mr* other = Verbs().reg_mr(pd, memory.data(), 64, 0);
+    ibv_qp* qp = nic->Qp();
+    kill(ChildrenOf(getpid()).at(0), SIGKILL);
+    const int fd = nic->context()->async_fd;
+    CHECK_EQ(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK), 0);
+    ibv_async_event event;
+    CHECK(Eventually([&] {
+      nic->Poll();
+      return Verbs().get_async_event(nic->context(), &event) == 0;
+    }));
+    CHECK(event.event_type == IBV_EVENT_DEVICE_FATAL);
+    Verbs().ack_async_event(&event);
+    CHECK_EQ(Verbs().dereg_mr(mr), EIO);
+    CHECK_EQ(Verbs().destroy_qp(qp), EIO);
+    CHECK_EQ(Verbs().dereg_mr(other), EIO);
+    CHECK_EQ(Verbs().dealloc_pd(pd), 0);
     return 0;
   }));
   EXPECT_EQ(status, 0);

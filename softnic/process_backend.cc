@@ -2,6 +2,8 @@
 // mapped in the application.
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <infiniband/verbs.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -28,6 +30,8 @@ constexpr time_t kReplySeconds = 20;
 
 // Polls without any completion on the device before the poller gives way.
 constexpr uint32_t kVainPollsPerYield = 32;
+// And before it looks whether the device is still there.
+constexpr uint32_t kVainPollsPerLook = 1024;
 
 const uint64_t g_probe = kDeviceProbe;
 
@@ -99,6 +103,7 @@ class ProcessBackend final : public Backend {
 
   ~ProcessBackend() override {
     close(socket_);  // It ends when it sees that.
+    for (const Context& context : contexts_) close(context.event_fd);
     int status = 0;
     while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
     }
@@ -132,7 +137,9 @@ class ProcessBackend final : public Backend {
     if (!SendMessage(socket_, &command, sizeof(command), text, fd)) {
       return Gone();
     }
-    return AwaitReply();
+    const Reply reply = AwaitReply();
+    if (reply.error == 0) Remember(command, fd, reply.object);
+    return reply;
   }
   void OnPost(uint32_t) override {}
   // The device works elsewhere; but perhaps on this core, once we let it. The
@@ -148,6 +155,7 @@ class ProcessBackend final : public Backend {
     const uint32_t polls = vain_polls_.load(std::memory_order_relaxed) + 1;
     vain_polls_.store(polls, std::memory_order_relaxed);
     if (polls % kVainPollsPerYield == 0) sched_yield();
+    if (polls % kVainPollsPerLook == 0) LookForEnd();
   }
   std::mutex* data_mutex() override { return nullptr; }
   Arena* arena() override { return arena_.get(); }
@@ -156,13 +164,48 @@ class ProcessBackend final : public Backend {
   }
 
  private:
+  // An open context, for the event that the device itself can no longer raise.
+  struct Context {
+    uint32_t object = 0;
+    uint64_t events_at = 0;
+    int event_fd = -1;
+  };
+
+  void Remember(const Command& command, int fd, uint32_t object) {
+    if (command.op == Op::kOpenContext) {
+      contexts_.push_back({object, command.context_at, dup(fd)});
+    }
+    if (command.op != Op::kCloseContext) return;
+    std::erase_if(contexts_, [&](const Context& context) {
+      if (context.object != command.object) return false;
+      close(context.event_fd);
+      return true;
+    });
+  }
+  // A command in progress finds out by itself.
+  void LookForEnd() {
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (!lock.owns_lock() || is_gone_) return;
+    pollfd end = {socket_, 0, 0};  // POLLHUP is always reported, poll(2).
+    if (poll(&end, 1, 0) > 0) Gone();
+  }
   Reply Gone() {
+    if (!is_gone_) RaiseFatal();
     is_gone_ = true;
     Reply reply;
     reply.error = EIO;
     snprintf(reply.message, sizeof(reply.message),
              "the device process %d is gone", pid_);
     return reply;
+  }
+  void RaiseFatal() {
+    for (const Context& context : contexts_) {
+      auto* ring = arena_->At<EventRing>(context.events_at);
+      const uint64_t one = 1;
+      if (ring->Push(IBV_EVENT_DEVICE_FATAL, 0)) {
+        (void)!write(context.event_fd, &one, sizeof(one));
+      }
+    }
   }
   Reply AwaitReply() {
     Reply reply;
@@ -179,6 +222,7 @@ class ProcessBackend final : public Backend {
   const int socket_;
   const pid_t pid_;
   bool is_gone_ = false;
+  std::vector<Context> contexts_;
   std::atomic<uint32_t> seen_completions_{0};
   std::atomic<uint32_t> vain_polls_{0};
 };

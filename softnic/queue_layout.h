@@ -98,6 +98,15 @@ struct EventRing {
   alignas(kCacheLine) std::atomic<uint32_t> produced{0};
   alignas(kCacheLine) std::atomic<uint32_t> consumed{0};
   EventRecord records[kDepth];
+
+  // False: full.
+  bool Push(uint32_t type, uint32_t object) {
+    const uint32_t at = produced.load(std::memory_order_relaxed);
+    if (at - consumed.load(std::memory_order_acquire) == kDepth) return false;
+    records[at % kDepth] = {type, object};
+    produced.store(at + 1, std::memory_order_release);
+    return true;
+  }
 };
 
 // One per device. Counters are named and explained in softnic.h.

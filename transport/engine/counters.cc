@@ -87,6 +87,8 @@ const char* EngineEventName(EngineEvent event) {
       return "kLendRefused";
     case EngineEvent::kRegionsRevoked:
       return "kRegionsRevoked";
+    case EngineEvent::kDeviceFailed:
+      return "kDeviceFailed";
     case EngineEvent::kCount:
       break;
   }

@@ -77,6 +77,7 @@ enum class EngineEvent : uint8_t {
   kTxRingFull,            // A poll ended with segments owed.
   kLendRefused,           // All pieces of a pool were lent.
   kRegionsRevoked,
+  kDeviceFailed,
   kCount,
 };
 const char* EngineEventName(EngineEvent event);

@@ -58,6 +58,7 @@ enum class OpenError : uint8_t {
   kWrongFamily,      // The stack has no address of this family.
   kIpv6Unsupported,  // Into device memory, and the NIC verifies no IPv6.
   kQueueRefused,     // No data queue for this pool; see queue_error().
+  kDeviceFailed,     // See device_error().
   kMemoryRevoked,    // The owner of the pool's memory has taken it away.
 };
 
@@ -110,7 +111,8 @@ class Engine final : private FragSink {
   // Resets what was not accepted.
   void Unlisten(ListenerId listener);
   std::optional<StreamId> Accept(ListenerId listener);
-  // Accept() has a stream, or none will ever come: RevokedPoolOf().
+  // Accept() has a stream, or none will ever come: RevokedPoolOf(),
+  // device_error().
   bool HasAcceptable(ListenerId listener) {
     return IsAcceptable(listeners_[static_cast<uint32_t>(listener)]);
   }
@@ -168,6 +170,10 @@ class Engine final : private FragSink {
   bool IsRevoked(std::optional<PoolId> id) const {
     return id.has_value() && pool_use_[static_cast<size_t>(*id)].is_revoked;
   }
+  // Not 0: an errno. The NIC is gone: every stream has ended with
+  // kDeviceFailed, no other is opened. Sends that were posted do not complete,
+  // because nothing says any more when the NIC has stopped reading.
+  int device_error() const { return device_error_; }
   uint32_t stream_count() const { return stream_count_; }
   const NeighborTable& neighbors() const { return neighbors_; }
   const EngineOptions& options() const { return options_; }
@@ -269,6 +275,7 @@ class Engine final : private FragSink {
   void StartSteering(EngineStream& s, bool has_timestamps);
   void OnRuleEvent(const RuleEvent& event);
   void OnRegionRevoked(const RegionEvent& event);
+  void OnDeviceFailed(int error);
   void MoveToControlQueue(EngineStream& s, Steering why);
   void ReleaseHandshake(EngineStream& s);
   void RemoveRule(EngineStream& s);
@@ -283,7 +290,7 @@ class Engine final : private FragSink {
   uint32_t UsableSlots(PoolId pool) const;
   void ShareOut(PoolId pool);
   bool IsAcceptable(Listening& l) const {
-    return !l.ready.empty() || IsRevoked(l.pool);
+    return !l.ready.empty() || device_error_ != 0 || IsRevoked(l.pool);
   }
   void PublishListener(uint32_t index);
 
@@ -328,6 +335,7 @@ class Engine final : private FragSink {
   std::unique_ptr<TailBatch> tails_;
   bool tails_are_fresh_ = false;  // tails_ speaks of this burst.
 
+  int device_error_ = 0;
   double reset_tokens_ = 0;
   Instant reset_refill_;
   ReadySink* ready_sink_ = nullptr;

@@ -141,6 +141,7 @@ size_t Engine::SendHost(EngineStream& s, std::span<const std::byte> bytes) {
 size_t Engine::PollSendCompletions(EngineStream& s,
                                    std::span<SendCompletion> out) {
   size_t count = 0;
+  if (device_error_ != 0) FinishSends(s);  // No poll does it any more.
   while (count < out.size() && !s.completions.empty()) {
     out[count++] = s.completions.front();
     s.completions.PopFront();

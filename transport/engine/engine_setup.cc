@@ -68,7 +68,10 @@ Engine::~Engine() {
   io_.TxFlush();
   // Posted sends refer to headers and to memory of the application: the NIC
   // finishes them; a bounded wait for one that does not.
-  for (int i = 0; i < 100'000 && stream_count_ > 0; ++i) Poll();
+  for (int i = 0; i < 100'000 && stream_count_ > 0; ++i) {
+    Poll();
+    if (device_error_ != 0) break;
+  }
   for (auto& stream : streams_) {
     if (stream != nullptr) Destroy(*stream);
   }
@@ -110,6 +113,7 @@ OpenError Engine::CheckOpen(const IpAddress& ip,
   if (!ip.is_v4() && pool.has_value() && !io_.limits().rx_checksum_ipv6) {
     return OpenError::kIpv6Unsupported;
   }
+  if (device_error_ != 0) return OpenError::kDeviceFailed;
   if (IsRevoked(pool)) return OpenError::kMemoryRevoked;
   return OpenError::kNone;
 }

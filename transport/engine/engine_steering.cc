@@ -1,5 +1,5 @@
-// Engine: flow rules. They are a cache: a stream without one is correct, and
-// its payload goes through host memory.
+// Engine: flow rules, and what the hardware says of itself. Rules are a cache:
+// a stream without one is correct, and its payload goes through host memory.
 #include "base/check.h"
 #include "transport/engine/engine.h"
 
@@ -121,6 +121,19 @@ void Engine::OnRegionRevoked(const RegionEvent& event) {
     if (listeners_[i].is_open && IsRevoked(listeners_[i].pool)) {
       PublishListener(i);
     }
+  }
+}
+
+// Nothing comes any more, not even what would end a stream: all end here.
+void Engine::OnDeviceFailed(int error) {
+  device_error_ = error;
+  counters_.Count(EngineEvent::kDeviceFailed);
+  worked_ = true;
+  for (auto& s : streams_) {
+    if (s != nullptr && !s->is_finished) Abort(*s, TcpError::kDeviceFailed);
+  }
+  for (uint32_t i = 0; i < listeners_.size(); ++i) {
+    if (listeners_[i].is_open) PublishListener(i);
   }
 }
 

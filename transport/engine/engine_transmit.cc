@@ -10,6 +10,9 @@ namespace devwire {
 bool Engine::Poll() {
   now_ = clock_.Now();
   worked_ = false;
+  if (device_error_ == 0 && io_.fatal_error() != 0) [[unlikely]] {
+    OnDeviceFailed(io_.fatal_error());
+  }
   // Before RxBurst: a rule that is in leads to a queue whose making RxBurst
   // hears of, and Replenish fills before the peer is let go on.
   PollRules();
@@ -115,7 +118,7 @@ bool Engine::Settle(EngineStream& s) {
   Publish(s);
   // Posted sends of an ended stream finish without any input of its own.
   const bool waits_for_nic = !s.send_queue.empty() && FrontWaitsForNic(s);
-  return wants_turn || waits_for_nic;
+  return wants_turn || (waits_for_nic && device_error_ == 0);
 }
 
 bool Engine::FrontWaitsForNic(const EngineStream& s) const {
@@ -125,9 +128,14 @@ bool Engine::FrontWaitsForNic(const EngineStream& s) const {
 
 void Engine::Transmit(EngineStream& s) {
   s.wants_turn = false;
-  if (!s.has_mac) return;
   const TxLimits limits{.max_tso_payload = io_.limits().max_tso_payload,
                         .source = &s.send_queue};
+  if (device_error_ != 0) [[unlikely]] {  // The last reset goes nowhere.
+    TxSegment lost;
+    while (s.connection.PollTransmit(now_, limits, &lost)) continue;
+    return;
+  }
+  if (!s.has_mac) return;
   for (uint32_t i = 0; i < options_.tx_frames_per_turn; ++i) {
     std::byte* at = io_.TxHeader();
     if (at == nullptr) {

@@ -16,6 +16,7 @@ enum class TcpError : uint8_t {
   kAborted,        // The application's ABORT.
   kUnreachable,    // No route, no neighbour, or ICMP says so (by the engine).
   kRegionRevoked,  // The memory that the stream is bound to went away.
+  kDeviceFailed,   // The NIC is gone (by the engine).
   kStackClosed,    // The stack was closed with the stream open.
 };
 
@@ -36,6 +37,8 @@ constexpr const char* TcpErrorName(TcpError error) {
       return "host unreachable";
     case TcpError::kRegionRevoked:
       return "memory region revoked";
+    case TcpError::kDeviceFailed:
+      return "device failed";
     case TcpError::kStackClosed:
       return "stack closed";
   }

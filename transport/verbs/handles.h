@@ -32,8 +32,9 @@ struct VerbsDelete {
   }
 
  private:
-  // Failure here means something still uses the object: a bug of ours, so stop.
-  static void Done(int rc, const char* call) { CHECK_EQ(rc, 0) << call; }
+  static void Done(int rc, const char* call) {
+    CHECK(IsDestroyed(rc)) << call << ": " << rc;
+  }
 };
 
 using UniqueContext = std::unique_ptr<ibv_context, VerbsDelete>;
