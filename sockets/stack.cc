@@ -60,8 +60,6 @@ absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
           EOPNOTSUPP,
           "IPv6 into device memory: this NIC verifies no IPv6 checksums (no "
           "mlx5 does); use IPv4, or a host stream");
-    case OpenError::kQueueRefused:
-      return core.engine->queue_error();
     case OpenError::kDeviceFailed:
       return core.DeviceFailedStatus();
     case OpenError::kMemoryRevoked:

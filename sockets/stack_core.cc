@@ -43,6 +43,9 @@ uint32_t RoundUp(uint32_t value, uint32_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
+// Headers of the stack's one family, with timestamps and without.
+constexpr uint32_t kShapesPerPool = 2;
+
 // The payload of a full frame whose header is the shortest that is split off.
 uint32_t SmallestSlot(uint32_t mtu) { return mtu + 14 - 54; }
 
@@ -72,6 +75,10 @@ absl::Status CheckOptions(const StackOptions& o) {
         EINVAL, absl::StrFormat("max_connections %u is outside 1 to 65535: "
                                 "choose one within, or open further stacks",
                                 o.max_connections));
+  }
+  if (o.max_receive_pools == 0 ||
+      o.max_receive_pools > kMaxPools - static_cast<size_t>(kFirstDevicePool)) {
+    return ErrnoStatus(EINVAL, "max_receive_pools is outside 1 to 62");
   }
   if (o.port_block_bits > 15 || o.first_local_port < 1024) {
     return ErrnoStatus(EINVAL,
@@ -125,13 +132,15 @@ absl::Status StackCore::SetUp() {
     return status;
   }
   absl::StatusOr<std::unique_ptr<VerbsPacketIo>> packet_io =
-      VerbsPacketIo::Open(*device, *control_pool, *control_memory,
-                          {.mtu = options.mtu,
-                           .mac = options.mac,
-                           .control_ring_wrs = options.rx_ring_frames,
-                           .data_ring_wrs = options.rx_ring_frames,
-                           .send_ring_wrs = options.tx_ring_frames,
-                           .rx_checksum_ipv6 = options.nic_verifies_ipv6});
+      VerbsPacketIo::Open(
+          *device, *control_pool, *control_memory,
+          {.mtu = options.mtu,
+           .mac = options.mac,
+           .control_ring_wrs = options.rx_ring_frames,
+           .data_ring_wrs = options.rx_ring_frames,
+           .send_ring_wrs = options.tx_ring_frames,
+           .max_data_queues = kShapesPerPool * options.max_receive_pools,
+           .rx_checksum_ipv6 = options.nic_verifies_ipv6});
   if (!packet_io.ok()) return packet_io.status();
   io = *std::move(packet_io);
 
@@ -317,6 +326,14 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
       pool_options.receive_bytes.value_or(dmabuf.bytes()), dmabuf.bytes());
   const bool is_send_only = receive == 0;
   const uint64_t slots = is_send_only ? 1 : receive / slot_bytes;
+  if (!is_send_only && receive_pools_ == options.max_receive_pools) {
+    return ErrnoStatus(
+        ENOBUFS,
+        absl::StrFormat("%u regions are bound to receive into: open the stack "
+                        "with more StackOptions::max_receive_pools, or bind "
+                        "this one to send from (receive_bytes 0)",
+                        receive_pools_));
+  }
   // Before anything is registered or allocated for it.
   if (!is_send_only) {
     if (absl::Status status = io->CheckPool({.slot_count = slots,
@@ -353,6 +370,7 @@ absl::StatusOr<PoolId> StackCore::Bind(const DmaBuf& dmabuf,
   });
   if (!called.ok()) return called;
   if (!status.ok()) return status;
+  if (!is_send_only) ++receive_pools_;
   bound[index] = std::move(made);
   ++next_pool_;
   pools_[index].store(bound[index]->pool.get(), std::memory_order_release);

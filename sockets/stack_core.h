@@ -121,7 +121,7 @@ class StackCore {
   absl::Status DeviceFailedStatus() const;
 
   // Engine's thread.
-  static void FillInfo(const EngineStream& s, StreamInfo* info);
+  void FillInfo(const EngineStream& s, StreamInfo* info);
   // That the NIC has failed, or OK.
   absl::Status DeviceFailure() const;
   // Why nothing more can be sent, or OK.
@@ -161,6 +161,7 @@ class StackCore {
   // For ReturnToken: pools that any thread may reach.
   std::array<std::atomic<FragPool*>, kMaxPools> pools_{};
   size_t next_pool_ = static_cast<size_t>(kFirstDevicePool);  // set_up_mutex.
+  uint32_t receive_pools_ = 0;                                // The same.
   CommandRing commands_;
   std::atomic<bool> stop_{false};
   std::thread thread_;

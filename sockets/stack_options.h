@@ -62,6 +62,10 @@ struct StackOptions {
 
   Mode mode = Mode::kCallerPolls;
   uint32_t max_connections = 1024;
+  // Regions that may be bound to receive into, 1 to 62: each may come to need
+  // two data queues (streams with and without timestamps), whose header memory
+  // and completions are set aside when the stack opens, 192 bytes a frame.
+  uint32_t max_receive_pools = 16;
   // Receives posted per queue, and frames queued for sending.
   uint32_t rx_ring_frames = 512;
   uint32_t tx_ring_frames = 512;

@@ -310,6 +310,9 @@ void StackCore::FillInfo(const EngineStream& s, StreamInfo* info) {
   info->linear_bytes = s.linear_bytes;
   info->steered = s.steering == Steering::kSteered;
   info->steering = SteeringName(s.steering);
+  if (s.steering == Steering::kNoQueue) {
+    info->steering += ": " + std::string(engine->queue_error().message());
+  }
 }
 
 absl::Status StackCore::SendFailure(const EngineStream& s) {

@@ -254,6 +254,64 @@ TEST(Steering, WithoutRoomForRulesBytesComeThroughHostMemory) {
   EXPECT_TRUE(AllSlotsFree(net));
 }
 
+// As many regions as may be bound to receive into, each with streams of both
+// header shapes: none goes without a data queue.
+TEST(Steering, EveryRegionThatIsBoundHasItsQueues) {
+  constexpr size_t kRegions = 20;  // One is the fixture's.
+  TwoStacks::Options options;
+  options.stack.max_receive_pools = kRegions;
+  TwoStacks net(options);
+  std::vector<std::unique_ptr<MemfdMemory>> memory;
+  std::vector<PoolId> pools = {net.server().pool};
+  const auto bind = [&](std::optional<uint64_t> receive_bytes) {
+    memory.push_back(*MemfdMemory::Allocate(64 * 2048));
+    return net.server().stack->BindMemory(*memory.back(),
+                                          {.receive_bytes = receive_bytes});
+  };
+  while (pools.size() < kRegions) pools.push_back(*bind(std::nullopt));
+  const absl::Status status = bind(std::nullopt).status();
+  EXPECT_EQ(ErrnoOf(status), ENOBUFS) << status;
+  EXPECT_NE(status.message().find("max_receive_pools"), std::string::npos);
+  EXPECT_TRUE(bind(0).ok()) << "to send from";
+  for (const PoolId pool : pools) {
+    auto listener = *net.server().stack->Listen({net.server().address, Port{0}},
+                                                {.memory = pool});
+    auto client = *net.client().stack->StartConnect(listener->local(), {});
+    std::unique_ptr<Stream> server;
+    ASSERT_TRUE(net.Until([&] {
+      server = *listener->TryAccept();
+      return server != nullptr;
+    }));
+    EXPECT_EQ(server->Info()->steering, "steered to its data queue");
+  }
+  net.server().stack.reset();  // Before the memory that it has bound.
+}
+
+// Slots that hold a frame's payload behind timestamps, but not without: the
+// stream says why its payload comes through host memory.
+TEST(Steering, AStreamWithoutADataQueueSaysWhy) {
+  TwoStacks::Options options;
+  options.stack.tcp.timestamps = false;
+  TwoStacks net(options);
+  auto memory = *MemfdMemory::Allocate(1 << 20);
+  const PoolId pool =
+      *net.server().stack->BindMemory(*memory, {.slot_bytes = 1448});
+  auto listener = *net.server().stack->Listen({net.server().address, Port{0}},
+                                              {.memory = pool});
+  auto client = *net.client().stack->StartConnect(listener->local(), {});
+  std::unique_ptr<Stream> server;
+  ASSERT_TRUE(net.Until([&] {
+    server = *listener->TryAccept();
+    return server != nullptr;
+  }));
+  const StreamInfo info = *server->Info();
+  EXPECT_FALSE(info.steered);
+  EXPECT_NE(info.steering.find("no data queue: slots of 1448 bytes"),
+            std::string::npos)
+      << info.steering;
+  net.server().stack.reset();  // Before the memory that it has bound.
+}
+
 TEST(Steering, SlowRulesHoldTheHandshakeNotTheBytes) {
   TwoStacks net({.nic = ",rule_latency_us=5000"});
   TwoStacks::Pair pair = net.Connect();

@@ -69,6 +69,8 @@ const char* EngineEventName(EngineEvent event) {
       return "kRulesInstalled";
     case EngineEvent::kRulesRefused:
       return "kRulesRefused";
+    case EngineEvent::kQueuesRefused:
+      return "kQueuesRefused";
     case EngineEvent::kRulesRemoved:
       return "kRulesRemoved";
     case EngineEvent::kHandshakesWithoutRule:

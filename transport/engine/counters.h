@@ -68,6 +68,7 @@ enum class EngineEvent : uint8_t {
   kIcmpErrorsReceived,
   kRulesInstalled,
   kRulesRefused,
+  kQueuesRefused,  // A stream went without: Steering::kNoQueue.
   kRulesRemoved,
   kHandshakesWithoutRule,  // The rule came too late, or never.
   kMovedToControlQueue,    // Streams whose headers do not fit the split.

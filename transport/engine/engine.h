@@ -57,7 +57,6 @@ enum class OpenError : uint8_t {
   kTooMany,          // Streams or listeners.
   kWrongFamily,      // The stack has no address of this family.
   kIpv6Unsupported,  // Into device memory, and the NIC verifies no IPv6.
-  kQueueRefused,     // No data queue for this pool; see queue_error().
   kDeviceFailed,     // See device_error().
   kMemoryRevoked,    // The owner of the pool's memory has taken it away.
 };
@@ -130,6 +129,7 @@ class Engine final : private FragSink {
   ConnectResult Connect(const Endpoint& remote, std::optional<Port> local_port,
                         std::optional<PoolId> pool,
                         CongestionFactory congestion = nullptr);
+  // Why the last stream with Steering::kNoQueue has none.
   const absl::Status& queue_error() const { return queue_error_; }
 
   // The stream, or null: closed, and forgotten.

@@ -15,6 +15,8 @@ const char* SteeringName(Steering steering) {
       return "rule being installed";
     case Steering::kSteered:
       return "steered to its data queue";
+    case Steering::kNoQueue:
+      return "no data queue";
     case Steering::kRuleRefused:
       return "the NIC refused the rule";
     case Steering::kHeadersDiffer:
@@ -41,8 +43,8 @@ void Engine::StartSteering(EngineStream& s, bool has_timestamps) {
   absl::StatusOr<QueueId> queue = io_.OpenDataQueue(*s.pool, s.shape);
   if (!queue.ok()) {
     queue_error_ = queue.status();
-    s.steering = Steering::kRuleRefused;
-    counters_.Count(EngineEvent::kRulesRefused);
+    s.steering = Steering::kNoQueue;
+    counters_.Count(EngineEvent::kQueuesRefused);
     return;
   }
   s.queue = *queue;

@@ -25,6 +25,7 @@ enum class Steering : uint8_t {
   kNotYet,         // The handshake has not shown the header shape.
   kRulePending,    // Asked for.
   kSteered,        // A rule leads to its data queue.
+  kNoQueue,        // Its memory has no data queue: control queue.
   kRuleRefused,    // No room in the NIC, or refused: control queue.
   kHeadersDiffer,  // Three headers did not fit the split: control queue.
   kNoOptionTail,   // Its memory cannot give back option bytes: control queue.
