@@ -21,14 +21,14 @@ const char* EngineDropName(EngineDrop drop) {
       return "kNoConnection";
     case EngineDrop::kNoConnectionQuiet:
       return "kNoConnectionQuiet";
-    case EngineDrop::kNotSyn:
-      return "kNotSyn";
     case EngineDrop::kBacklogFull:
       return "kBacklogFull";
     case EngineDrop::kConnectionsFull:
       return "kConnectionsFull";
     case EngineDrop::kMemoryRevoked:
       return "kMemoryRevoked";
+    case EngineDrop::kNoRoute:
+      return "kNoRoute";
     case EngineDrop::kNoNeighborRoom:
       return "kNoNeighborRoom";
     case EngineDrop::kBadArp:

@@ -26,11 +26,11 @@ enum class EngineDrop : uint8_t {
   kTimestampsCut,      // Negotiated, and not within the header slot.
   kNoConnection,       // No such stream: answered with a reset.
   kNoConnectionQuiet,  // The same, beyond the rate of resets.
-  kNotSyn,             // To a listener, and no SYN.
   kBacklogFull,        // SYN: too many connections wait to be accepted.
   kConnectionsFull,    // SYN: max_connections.
   kMemoryRevoked,      // SYN: the listener's memory is. Reset, as without one.
-  kNoNeighborRoom,     // SYN: no route back, or the table is full.
+  kNoRoute,            // SYN: no route back.
+  kNoNeighborRoom,     // SYN: the neighbour table is full.
   kBadArp,
   kBadIcmp,
   kCount,

@@ -31,6 +31,13 @@ bool LiesInHeader(const RxFrame& frame, const ParsedFrame& parsed) {
   return parsed.header_bytes + parsed.payload_bytes <= frame.header_bytes;
 }
 
+// Why a SYN opened no stream.
+EngineDrop RefusalOf(OpenError error) {
+  if (error == OpenError::kTooMany) return EngineDrop::kConnectionsFull;
+  if (error == OpenError::kNoRoute) return EngineDrop::kNoRoute;
+  return EngineDrop::kNoNeighborRoom;
+}
+
 }  // namespace
 
 void Engine::Discard(const Frag& frag) {
@@ -346,9 +353,7 @@ void Engine::OnSynToListener(const RxFrame& frame, const ParsedFrame& parsed,
   OpenError error;
   EngineStream* s = NewStream(parsed.tuple, l.pool, l.congestion, &error);
   if (s == nullptr) {
-    return DropFrame(frame, error == OpenError::kTooMany
-                                ? EngineDrop::kConnectionsFull
-                                : EngineDrop::kNoNeighborRoom);
+    return DropFrame(frame, RefusalOf(error));
   }
   ++l.pending;
   s->listener = listener;
