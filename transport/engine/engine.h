@@ -321,7 +321,9 @@ class Engine final : private FragSink {
   std::vector<uint16_t> generations_;                   // By index.
   std::vector<uint32_t> free_streams_;
   uint32_t stream_count_ = 0;
-  std::vector<StreamId> kept_;  // Closed, and their frags were kept.
+  // Closed streams whose frags were kept: the pieces that are still out, once
+  // the stream is gone (until then it counts them itself).
+  absl::flat_hash_map<StreamId, uint32_t> kept_;
   std::vector<Listening> listeners_;
   absl::flat_hash_map<uint32_t, uint32_t> rules_;  // RuleId -> stream index.
   RuleId host_rule_{};

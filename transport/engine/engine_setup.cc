@@ -76,7 +76,7 @@ Engine::~Engine() {
     if (stream != nullptr) Destroy(*stream);
   }
   // Frags that outlived their streams do not outlive the engine.
-  for (const StreamId id : kept_) {
+  for (const auto& [id, pieces] : kept_) {
     for (uint32_t i = 0; i < pool_count_.load(std::memory_order_relaxed); ++i) {
       pools_[i].pool->ReleaseAll(id);
     }
@@ -231,6 +231,10 @@ void Engine::Destroy(EngineStream& s) {
       send_buffers_.Give(static_cast<uint32_t>(span->cookie));
     }
     s.send_queue.PopDone();
+  }
+  if (const auto kept = kept_.find(s.id); kept != kept_.end()) {
+    kept->second = s.lent_pieces;
+    if (s.lent_pieces == 0) kept_.erase(kept);
   }
   ++generations_[index];
   if (generations_[index] == 0) generations_[index] = 1;
@@ -387,7 +391,7 @@ void Engine::Close(EngineStream& s, bool keep_frags) {
   s.is_open = false;
   s.completions_abandoned = true;
   s.completions.Clear();
-  if (keep_frags && s.lent_pieces > 0) kept_.push_back(s.id);
+  if (keep_frags && s.lent_pieces > 0) kept_[s.id] = 0;
   if (!keep_frags && s.lent_pieces > 0) {
     for (uint32_t i = 0; i < pool_count_.load(std::memory_order_relaxed); ++i) {
       pools_[i].pool->ReleaseAll(s.id);

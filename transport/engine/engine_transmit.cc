@@ -50,7 +50,11 @@ void Engine::DrainTokens() {
       count = pools_[p].pool->Drain(returned, kBurst);
       for (size_t i = 0; i < count; ++i) {
         EngineStream* s = Find(returned[i].stream);
-        if (s == nullptr) continue;  // Closed, and its frags were kept.
+        if (s == nullptr) {
+          const auto kept = kept_.find(returned[i].stream);
+          if (kept != kept_.end() && --kept->second == 0) kept_.erase(kept);
+          continue;
+        }
         if (s->lent_pieces > 0) --s->lent_pieces;
         s->connection.OnReleased(returned[i].bytes,
                                  returned[i].slot_freed ? 1 : 0);
