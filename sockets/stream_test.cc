@@ -471,6 +471,37 @@ TEST(Ending, AnOldHandleLeavesTheNextStreamOfItsPortsAlone) {
   EXPECT_EQ(sender.undelivered(), 0u);
 }
 
+// More sends are done than completions fit, and nobody polls them: the engine
+// rests until somebody does.
+TEST(Ending, CompletionsThatNobodyPollsAreNoWork) {
+  constexpr uint32_t kSends = 600;  // Of which 512 completions are kept.
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  const DeviceSpan span{.offset = kSendFrom, .length = 10};
+  uint32_t sent = 0;
+  ASSERT_TRUE(net.Until([&] {
+    while (sent < kSends &&
+           *pair.client->SendDevice(net.client().pool, {&span, 1}, sent) ==
+               SendOutcome::kQueued) {
+      ++sent;
+    }
+    receiver.Step();
+    return sent == kSends && pair.client->Info()->bytes_unacked == 0 &&
+           pair.client->Info()->bytes_unsent == 0;
+  }));
+  EXPECT_TRUE(net.Until([&] {
+    net.server().stack->Poll();
+    return !net.client().stack->Poll();
+  }));
+  std::vector<SendCompletion> done(kSends);
+  uint32_t completed = 0;
+  EXPECT_TRUE(net.Until([&] {
+    completed += static_cast<uint32_t>(*pair.client->PollSendCompletions(done));
+    return completed == kSends;
+  }));
+}
+
 // -- readiness ----------------------------------------------------------------
 
 TEST(PollerTest, LevelsRepeatAndEdgesDoNot) {

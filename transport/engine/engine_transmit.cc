@@ -125,7 +125,9 @@ bool Engine::Settle(EngineStream& s) {
   return wants_turn || (waits_for_nic && device_error_ == 0);
 }
 
+// Not when it is done, and waits for its completion to be polled.
 bool Engine::FrontWaitsForNic(const EngineStream& s) const {
+  if (s.send_queue.front_ticket() <= io_.tx_completed()) return false;
   return s.is_finished ||
          s.connection.acked_offset() >= s.send_queue.front_end();
 }

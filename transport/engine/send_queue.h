@@ -49,6 +49,8 @@ class SendQueue final : public SendSource {
   uint64_t front_end() const {
     return spans_.front().start + spans_.front().length;
   }
+  // The last work request that refers to it; 0: none.
+  uint64_t front_ticket() const { return spans_.front().ticket; }
   // Bytes queued and not done.
   uint64_t bytes() const { return end_ - start_; }
 
