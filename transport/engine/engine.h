@@ -6,8 +6,9 @@
 //          streams touched by any of these: PollTransmit, PollEvent
 //          Replenish, TxFlush
 //
-// Threads:  the engine's thread makes every call but ReturnToken() and
-//           counters(), which any thread may.
+// Threads:  the engine's thread makes every call but counters(), which any
+//           thread may. Tokens go back to their pool from any thread
+//           (FragPool::Return).
 // Lifetime: borrows PacketIo, pools and memory; destroy it before them. The
 //           destructor aborts what is open and gives every slot back.
 // Cost:     Poll() neither allocates nor makes a system call, but for opening
@@ -18,7 +19,6 @@
 #define TRANSPORT_ENGINE_ENGINE_H_
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -149,9 +149,6 @@ class Engine final : private FragSink {
   void Abort(EngineStream& s, TcpError error);
   // The handle is gone.
   void Close(EngineStream& s, bool keep_frags);
-
-  // Any thread. kUnknown for a pool that the stream has no part in.
-  ReturnResult ReturnToken(StreamId stream, FragToken token);
 
   Readiness ReadinessOf(const EngineStream& s) const;
 
@@ -308,8 +305,7 @@ class Engine final : private FragSink {
 
   std::array<EnginePool, kMaxPools> pools_{};
   std::array<PoolUse, kMaxPools> pool_use_{};
-  // Published to threads that return tokens.
-  std::atomic<uint32_t> pool_count_{0};
+  uint32_t pool_count_ = 0;
   std::array<QueueInfo, 256> queues_{};
   SendBuffers send_buffers_;
 

@@ -77,7 +77,7 @@ Engine::~Engine() {
   }
   // Frags that outlived their streams do not outlive the engine.
   for (const auto& [id, pieces] : kept_) {
-    for (uint32_t i = 0; i < pool_count_.load(std::memory_order_relaxed); ++i) {
+    for (uint32_t i = 0; i < pool_count_; ++i) {
       pools_[i].pool->ReleaseAll(id);
     }
   }
@@ -85,7 +85,7 @@ Engine::~Engine() {
 }
 
 void Engine::AddPool(const EnginePool& pool) {
-  const uint32_t index = pool_count_.load(std::memory_order_relaxed);
+  const uint32_t index = pool_count_;
   CHECK_LT(index, kMaxPools);
   CHECK_EQ(static_cast<uint32_t>(pool.pool->id()), index);
   pools_[index] = pool;
@@ -93,7 +93,7 @@ void Engine::AddPool(const EnginePool& pool) {
   use.slot_fills.assign(pool.pool->slot_count(), 0);
   // A burst's worth of slots stays free for the rings, up to an eighth.
   use.reserve = std::min<uint32_t>(kBurst, pool.pool->slot_count() / 8);
-  pool_count_.store(index + 1, std::memory_order_release);
+  pool_count_ = index + 1;
 }
 
 uint32_t Engine::min_slot_fills(PoolId id) const {
@@ -393,7 +393,7 @@ void Engine::Close(EngineStream& s, bool keep_frags) {
   s.completions.Clear();
   if (keep_frags && s.lent_pieces > 0) kept_[s.id] = 0;
   if (!keep_frags && s.lent_pieces > 0) {
-    for (uint32_t i = 0; i < pool_count_.load(std::memory_order_relaxed); ++i) {
+    for (uint32_t i = 0; i < pool_count_; ++i) {
       pools_[i].pool->ReleaseAll(s.id);
     }
     s.lent_pieces = 0;
@@ -405,14 +405,6 @@ void Engine::Close(EngineStream& s, bool keep_frags) {
     s.connection.ShutdownReceive(now_);
   }
   MarkDirty(s);
-}
-
-ReturnResult Engine::ReturnToken(StreamId stream, FragToken token) {
-  const uint32_t index = static_cast<uint32_t>(FragPool::PoolOf(token));
-  if (index >= pool_count_.load(std::memory_order_acquire)) {
-    return ReturnResult::kUnknown;
-  }
-  return pools_[index].pool->Return(token, stream);
 }
 
 }  // namespace devwire

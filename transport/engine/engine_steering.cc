@@ -105,7 +105,7 @@ void Engine::OnRegionRevoked(const RegionEvent& event) {
   if (event.lkey == send_buffers_.lkey()) return;
   counters_.Count(EngineEvent::kRegionsRevoked);
   std::optional<PoolId> revoked;
-  const uint32_t pools = pool_count_.load(std::memory_order_relaxed);
+  const uint32_t pools = pool_count_;
   for (uint32_t i = static_cast<uint32_t>(kFirstDevicePool); i < pools; ++i) {
     if (pools_[i].lkey != event.lkey) continue;
     pool_use_[i].is_revoked = true;

@@ -43,7 +43,7 @@ Instant Engine::NextDeadline() const {
 
 void Engine::DrainTokens() {
   FragPool::Returned returned[kBurst];
-  const uint32_t pools = pool_count_.load(std::memory_order_relaxed);
+  const uint32_t pools = pool_count_;
   for (uint32_t p = 0; p < pools; ++p) {
     size_t count;
     do {

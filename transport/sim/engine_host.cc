@@ -95,7 +95,7 @@ EngineHost::EngineHost(const Options& options, const Clock& clock, SimLink& out,
 
 EngineHost::~EngineHost() {
   while (!tokens_.empty()) {
-    (void)engine_->ReturnToken(tokens_.top().stream, tokens_.top().token);
+    (void)Return(tokens_.top());
     tokens_.pop();
   }
   engine_.reset();
@@ -254,11 +254,15 @@ bool EngineHost::CompleteSends(EngineStream& s, AppStream* app) {
   return count > 0;
 }
 
+ReturnResult EngineHost::Return(const Token& token) {
+  const PoolId pool = FragPool::PoolOf(token.token);
+  return engine_->pool(pool).pool->Return(token.token, token.stream);
+}
+
 bool EngineHost::ReturnTokens() {
   bool worked = false;
   while (!tokens_.empty() && tokens_.top().due <= clock_.Now()) {
-    if (engine_->ReturnToken(tokens_.top().stream, tokens_.top().token) !=
-        ReturnResult::kReturned) {
+    if (Return(tokens_.top()) != ReturnResult::kReturned) {
       Fail("a token was refused");
     }
     tokens_.pop();

@@ -93,6 +93,7 @@ class EngineHost {
   bool ReadStream(EngineStream& s, AppStream* app);
   bool WriteStream(EngineStream& s, AppStream* app);
   bool CompleteSends(EngineStream& s, AppStream* app);
+  ReturnResult Return(const Token& token);
   bool ReturnTokens();
   void Fail(const std::string& what);
 
