@@ -170,6 +170,7 @@ void Engine::PostSegment(EngineStream& s, const TxSegment& segment,
   frame.header_bytes = s.headers.Emit(tcp,
                                       {.payload_bytes = segment.payload_bytes,
                                        .is_tso = is_tso,
+                                       .ecn = static_cast<Ecn>(segment.ecn),
                                        .identification = s.identification},
                                       at);
   const uint32_t segments =

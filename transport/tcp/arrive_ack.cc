@@ -132,6 +132,7 @@ inline void Connection::OnNewAck(const Segment& seg, uint32_t acked,
                                  std::optional<Duration> rtt, Instant now) {
   const bool ends_round = SeqGe(seg.ack, round_end_);
   if (ends_round) round_end_ = tcb_.snd_nxt;
+  const bool has_ece = ecn_.is_on() && (seg.flags & kEce) != 0;
   const bool is_cwnd_limited =
       cwnd_is_limiting_ && SeqLe(seg.ack, cwnd_limited_to_);
   if (!is_cwnd_limited) cwnd_is_limiting_ = false;
@@ -169,7 +170,23 @@ inline void Connection::OnNewAck(const Segment& seg, uint32_t acked,
                       .rtt = rtt,
                       .srtt = rtt_.srtt(),
                       .is_cwnd_limited = is_cwnd_limited || is_after_loss,
-                      .ends_round = ends_round});
+                      .ends_round = ends_round,
+                      .has_ece = has_ece});
+  if (has_ece) OnEce(flight_before, now);
+}
+
+// The network marked what this ACK acknowledges. RFC 3168 6.1.2; after a
+// timeout the window is as small as can be anyway.
+void Connection::OnEce(uint32_t flight_before, Instant now) {
+  ++counts_.ece_acks_in;
+  if (recovery_ != Recovery::kOpen) return;
+  if (!ecn_.IsCongestion(acked_offset_, congestion_->reductions())) return;
+  if (congestion_->cwnd() <= smss_) {
+    // Less than one segment per round trip: one per RTO.
+    pacer_.HoldUntil(now + rtt_.rto());
+  }
+  congestion_->OnEce(flight_before, now);
+  ++counts_.ecn_reductions;
 }
 
 void Connection::OnDuplicateAck(Instant now) {

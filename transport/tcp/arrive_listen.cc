@@ -86,6 +86,11 @@ void Connection::AdoptSyn(const Segment& seg, Instant now) {
        .smss = smss_,
        .initial_window_segments = options_.initial_window_segments});
   round_end_ = tcb_.iss;
+  if (seg.has_ack()) {
+    ecn_.OnSynAck(seg.flags);
+  } else {
+    ecn_.OnSyn(seg.flags);
+  }
 }
 
 }  // namespace devwire

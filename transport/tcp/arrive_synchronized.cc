@@ -88,6 +88,7 @@ Verdict Connection::ArriveUnacceptable(const Segment& seg, DropReason reason,
 Verdict Connection::ArriveSynAgain(const Segment& seg, Instant now) {
   if (seg.has_ack() && InOpenClosed(tcb_.snd_una, seg.ack, tcb_.snd_nxt)) {
     // Simultaneous open: its SYN,ACK acknowledges ours. RFC 9293 Figure 7.
+    ecn_.OnSynAck(seg.flags);
     AdvanceSndUna(seg, now);
     SetState(State::kEstablished);
     EnterEstablished(now);
@@ -96,7 +97,8 @@ Verdict Connection::ArriveSynAgain(const Segment& seg, Instant now) {
                                            : DropReason::kNone);
   }
   // It has not seen our SYN-ACK. Send that again, sooner than the timer would;
-  // an ACK would mean nothing to the peer.
+  // an ACK would mean nothing to the peer. It may have stopped asking for ECN.
+  if (!seg.has_ack()) ecn_.OnSyn(seg.flags);
   if (!retransmit_queue_.empty()) retransmit_queue_.MarkFirstLost();
   return Drop(seg, DropReason::kDuplicateText);
 }

@@ -46,6 +46,14 @@ DropReason Connection::ArriveText(const Segment& seg, Instant now) {
     text.TrimFront(known, sink_);
     if (text.empty()) return DropReason::kDuplicateText;
   }
+  // RFC 3168 6.1.5: outside of the window anybody could have sent it. A window
+  // probe, at its edge, counts: 6.1.6.
+  if (SeqLe(text.seq, SeqMax(window_.edge(), tcb_.rcv_nxt))) {
+    if (seg.ecn == kEcnCe && ecn_.is_on()) ++counts_.ce_segments_in;
+    if (ecn_.OnText(seg.ecn, seg.flags, tcb_.rcv_nxt, tcb_.last_ack_sent)) {
+      ack_is_due_ = true;
+    }
+  }
   SeqNum end = SeqMax(window_.edge(), tcb_.rcv_nxt);
   DropReason reason = DropReason::kOutsideWindow;
   if (fin_seq_ && SeqLt(*fin_seq_, end)) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "transport/tcp/cubic.h"
+#include "transport/tcp/dctcp.h"
 #include "transport/tcp/newreno.h"
 
 namespace devwire {
@@ -18,6 +19,7 @@ struct Algorithm {
 constexpr Algorithm kAlgorithms[] = {
     {"cubic", &NewCubic},
     {"newreno", &NewNewReno},
+    {"dctcp", &NewDctcp},
 };
 
 // RFC 6928 2.
@@ -49,6 +51,7 @@ void CongestionControl::OnLoss(uint32_t flight_size, Instant now) {
   ssthresh_ =
       std::max(OnCongestion(Signal::kLoss, flight_size, now), 2 * smss_);
   cwnd_ = ssthresh_;
+  ++reductions_;
 }
 
 void CongestionControl::OnEce(uint32_t flight_size, Instant now) {
@@ -56,6 +59,7 @@ void CongestionControl::OnEce(uint32_t flight_size, Instant now) {
   ssthresh_ = std::max(reduced, 2 * smss_);
   // Down to one SMSS, where a loss would stop at two. RFC 3168 6.1.2.
   cwnd_ = std::min(cwnd_, std::max(reduced, smss_));
+  ++reductions_;
 }
 
 void CongestionControl::OnRecovered(uint32_t flight_size, Instant) {
@@ -72,6 +76,7 @@ void CongestionControl::OnTimeout(uint32_t flight_size, bool is_first,
         std::max(OnCongestion(Signal::kTimeout, flight_size, now), 2 * smss_);
   }
   cwnd_ = smss_;  // The loss window.
+  ++reductions_;
 }
 
 void CongestionControl::OnUndo(uint32_t flight_size, Instant) {

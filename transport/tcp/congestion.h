@@ -77,6 +77,8 @@ class CongestionControl {
 
   uint32_t cwnd() const { return cwnd_; }          // Bytes.
   uint32_t ssthresh() const { return ssthresh_; }  // Bytes; UINT32_MAX: none.
+  // How often the window was made smaller: the peer is to hear of it (CWR).
+  uint32_t reductions() const { return reductions_; }
   bool is_in_slow_start() const { return cwnd_ < ssthresh_; }
   // Bytes per second at which text should leave; UINT64_MAX: no limit. Twice
   // the window per round trip while it may double, else 1.2 times: as Linux's
@@ -103,6 +105,7 @@ class CongestionControl {
 
   uint32_t smss_ = 536;
   uint32_t initial_window_ = 0;
+  uint32_t reductions_ = 0;
   // Before the latest loss, for OnUndo().
   uint32_t prior_cwnd_ = 0;
   uint32_t prior_ssthresh_ = UINT32_MAX;

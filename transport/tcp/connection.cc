@@ -20,6 +20,7 @@ Connection::Connection(const Options& options, FragSink& sink)
       reassembly_(options.max_slot_quota, sink),
       retransmit_queue_(options.max_segments_in_flight),
       congestion_(options.congestion()),
+      ecn_(options.ecn, congestion_->echoes_every_mark()),
       rtt_(options.rtt),
       options_(options) {
   CHECK_GT(options.mss, 0);
@@ -86,7 +87,7 @@ void Connection::UpdatePrediction() {
 // in order or none, an ACK of what is in flight, no other flag, no hole, room
 // to keep it. Van Jacobson's header prediction.
 inline bool Connection::IsPredicted(const Segment& seg) const {
-  if (!is_plain_) return false;
+  if (!is_plain_ || ecn_.IsNews(seg.ecn)) return false;
   if ((seg.flags & ~kPsh) != kAck || seg.seq != tcb_.rcv_nxt) return false;
   if (seg.ack - tcb_.snd_una > flight_size()) return false;
   if (tcb_.snd_ts_ok) {
@@ -159,6 +160,9 @@ Connection::Stats Connection::stats() const {
   s.rcv_wind_shift = window_.shift();
   s.timestamps = tcb_.snd_ts_ok;
   s.sack = tcb_.sack_permitted;
+  s.ecn = ecn_.is_on();
+  s.pacing_rate =
+      options_.use_pacing ? congestion_->pacing_rate(rtt_.srtt()) : UINT64_MAX;
   s.unsent_bytes = unsent_bytes();
   s.out_of_order_bytes = reassembly_.bytes();
   s.held_bytes = window_.held_bytes();

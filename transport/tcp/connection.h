@@ -40,9 +40,11 @@
 #include "transport/tcp/congestion.h"
 #include "transport/tcp/connection_stats.h"
 #include "transport/tcp/drop_reason.h"
+#include "transport/tcp/ecn.h"
 #include "transport/tcp/error.h"
 #include "transport/tcp/keepalive.h"
 #include "transport/tcp/newreno.h"
+#include "transport/tcp/pacer.h"
 #include "transport/tcp/reassembly.h"
 #include "transport/tcp/receive_window.h"
 #include "transport/tcp/retransmit_queue.h"
@@ -115,6 +117,8 @@ class Connection {
     CongestionFactory congestion = &NewNewReno;
     // IW, RFC 6928 2; empty: its ten segments or about 14,600 bytes.
     std::optional<uint32_t> initial_window_segments;
+    EcnMode ecn = EcnMode::kWhenAsked;  // Linux's tcp_ecn.
+    bool use_pacing = false;
 
     // The receive window. max_slot_quota sizes the rings: SetReceiveLimits
     // cannot go above it.
@@ -293,6 +297,7 @@ class Connection {
   void AdvanceSndUna(const Segment& seg, Instant now);
   bool IsDuplicateAck(const Segment& seg) const;
   void OnDuplicateAck(Instant now);
+  void OnEce(uint32_t flight_before, Instant now);
   void OnNewAck(const Segment& seg, uint32_t acked, uint32_t flight_before,
                 std::optional<Duration> rtt, Instant now);
   std::optional<Duration> RttSample(const RetransmitQueue::Acked& acked,
@@ -333,10 +338,13 @@ class Connection {
   bool PollWindowProbe(Instant now, TxSegment* out);
   void PollKeepAlive(Instant now, TxSegment* out);
   bool PollReset(TxSegment* out);
-  uint32_t NextTextBytes(const TxLimits& limits);
+  uint32_t NextTextBytes(const TxLimits& limits, Instant now);
   bool IsSmallSendAllowed(uint32_t bytes, bool is_all) const;
   void RecordSent(SeqNum seq, uint32_t payload, uint8_t flags, Instant now);
   void Fill(SeqNum seq, uint8_t flags, Instant now, TxSegment* out);
+  void FillAck(SeqNum ack, uint8_t ecn_flags, TxSegment* out);
+  bool PollPriorAck(Instant now, TxSegment* out);
+  uint32_t PacedBytes(uint32_t bytes, Instant now);
   void FillUrgent(TxSegment* out) const;
   void FillSackBlocks(TxSegment* out);
 
@@ -409,6 +417,8 @@ class Connection {
   Reassembly reassembly_;
   RetransmitQueue retransmit_queue_;
   std::unique_ptr<CongestionControl> congestion_;
+  EcnState ecn_;
+  Pacer pacer_;
   RttEstimator rtt_;
   Instant last_send_;     // Of text, for RFC 5681 4.1.
   Instant last_arrival_;  // Of an acceptable ACK: what keep-alives wait for.

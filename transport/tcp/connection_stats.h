@@ -20,6 +20,9 @@ struct ConnectionStats {
   uint64_t duplicate_acks_in = 0;
   uint64_t fast_recoveries = 0;
   uint64_t timeouts = 0;
+  uint64_t ecn_reductions = 0;  // Of the window, for marks that were echoed.
+  uint64_t ece_acks_in = 0;
+  uint64_t ce_segments_in = 0;  // With text, in the window.
   uint64_t window_probes = 0;
   uint64_t keepalive_probes = 0;
   uint64_t out_of_order_segments = 0;
@@ -44,6 +47,8 @@ struct ConnectionStats {
   uint8_t rcv_wind_shift = 0;
   bool timestamps = false;
   bool sack = false;
+  bool ecn = false;          // Agreed with the peer.
+  uint64_t pacing_rate = 0;  // Bytes per second; UINT64_MAX: not paced.
   uint64_t unsent_bytes = 0;
   uint64_t out_of_order_bytes = 0;
   uint64_t held_bytes = 0;  // Readable or with the application.

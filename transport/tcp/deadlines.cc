@@ -15,6 +15,7 @@ constexpr uint8_t kR1 = 3;  // Retransmissions: RFC 9293 3.8.3, SHLD-10.
 
 void Connection::OnDeadline(Instant now) {
   if (timers_.TakeExpired(Timer::kDelayedAck, now)) ack_is_due_ = true;
+  timers_.TakeExpired(Timer::kPacing, now);  // PollTransmit sees to the rest.
   if (timers_.TakeExpired(Timer::kUser, now)) {
     EnterClosed(TcpError::kTimedOut);
     return;

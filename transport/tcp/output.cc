@@ -25,6 +25,7 @@ bool Connection::PollOwed(Instant now, const TxLimits& limits, TxSegment* out) {
     if (PollSyn(now, out)) return true;
     if (state_ == State::kSynSent) return false;
   } else {
+    if (ecn_.has_prior_ack() && PollPriorAck(now, out)) return true;
     if (retransmit_queue_.lost_bytes() > 0) {  // Before any new text.
       if (PollRetransmission(now, out)) return true;
     } else if ((unsent_bytes() > 0 || fin_is_due()) &&
@@ -58,11 +59,30 @@ inline void Connection::Fill(SeqNum seq, uint8_t flags, Instant now,
     out->options.timestamps = {TicksAt(now), tcb_.ts_recent};
   }
   if ((flags & kAck) == 0) return;
-  out->ack = tcb_.rcv_nxt;
-  out->wnd = window_.Advertise(tcb_.rcv_nxt, (flags & kSyn) != 0);
-  tcb_.last_ack_sent = tcb_.rcv_nxt;
+  FillAck(tcb_.rcv_nxt, ecn_.AckFlags(), out);
   ack_is_due_ = false;
   timers_.Stop(Timer::kDelayedAck);
+}
+
+inline void Connection::FillAck(SeqNum ack, uint8_t ecn_flags, TxSegment* out) {
+  out->flags |= kAck | ecn_flags;
+  out->ack = ack;
+  out->wnd = window_.Advertise(ack, (out->flags & kSyn) != 0);
+  tcb_.last_ack_sent = ack;
+}
+
+// DCTCP: text up to here was marked otherwise than what followed.
+bool Connection::PollPriorAck(Instant now, TxSegment* out) {
+  SeqNum ack;
+  uint8_t ecn_flags = 0;
+  if (!ecn_.TakePriorAck(&ack, &ecn_flags)) return false;
+  // Acknowledged since, by a segment with text.
+  if (SeqLe(ack, tcb_.last_ack_sent)) return false;
+  Fill(tcb_.snd_nxt, 0, now, out);
+  FillAck(ack, ecn_flags, out);
+  ack_is_due_ = true;  // What followed is still owed one.
+  ++counts_.acks_without_data_out;
+  return true;
 }
 
 // In all segments before the end of urgent data. MUST-62: it points behind.
@@ -115,7 +135,9 @@ bool Connection::PollSyn(Instant now, TxSegment* out) {
   const bool is_first = tcb_.snd_nxt == tcb_.iss;
   if (!is_first && retransmit_queue_.NextLost() == nullptr) return false;
   const bool is_answer = state_ == State::kSynReceived;
-  Fill(tcb_.iss, is_answer ? kSyn | kAck : kSyn, now, out);
+  const uint8_t ecn_flags =
+      is_answer ? ecn_.SynAckFlags() : ecn_.SynFlags(!is_first);
+  Fill(tcb_.iss, (is_answer ? kSyn | kAck : kSyn) | ecn_flags, now, out);
   if (is_first) {
     RecordSent(tcb_.iss, 0, kSyn, now);
   } else {
@@ -164,7 +186,7 @@ bool Connection::PollRetransmission(Instant now, TxSegment* out) {
 }
 
 // How much new text the next segment takes: 0 for none now.
-inline uint32_t Connection::NextTextBytes(const TxLimits& limits) {
+inline uint32_t Connection::NextTextBytes(const TxLimits& limits, Instant now) {
   const uint32_t flight = flight_size();
   const uint32_t wnd_room = tcb_.snd_wnd > flight ? tcb_.snd_wnd - flight : 0;
   const uint32_t cwnd = congestion_->cwnd();
@@ -183,6 +205,9 @@ inline uint32_t Connection::NextTextBytes(const TxLimits& limits) {
     tso_bytes_ = most - most % smss_;
   }
   bytes = std::min(bytes, tso_bytes_);
+  // A NIC that cuts might repeat CWR on every piece.
+  if (ecn_.IsCwrDue(congestion_->reductions())) bytes = std::min(bytes, smss_);
+  bytes = PacedBytes(bytes, now);
   // The NIC would give each segment the same urgent pointer.
   if (sent_offset_ < send_urgent_end_) [[unlikely]]
     bytes = std::min(bytes, smss_);
@@ -208,6 +233,21 @@ inline uint32_t Connection::NextTextBytes(const TxLimits& limits) {
   return IsSmallSendAllowed(bytes, bytes == unsent) ? bytes : 0;
 }
 
+// How many of `bytes` may leave now. When none may, the pacing timer says when.
+inline uint32_t Connection::PacedBytes(uint32_t bytes, Instant now) {
+  if (pacer_.NeedsRate(now)) {
+    pacer_.StartInterval(now,
+                         options_.use_pacing
+                             ? congestion_->pacing_rate(rtt_.srtt())
+                             : UINT64_MAX,
+                         smss_);
+  }
+  if (bytes <= pacer_.left()) return bytes;
+  bytes = pacer_.left() - pacer_.left() % smss_;
+  if (bytes == 0) timers_.Set(Timer::kPacing, pacer_.next_burst());
+  return bytes;
+}
+
 // RFC 9293 3.8.6.2.1 (2) to (4), for less than a full segment; Nagle's rule as
 // Minshall and Linux have it: only a small segment in flight holds it back.
 bool Connection::IsSmallSendAllowed(uint32_t bytes, bool is_all) const {
@@ -225,12 +265,13 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
     congestion_->OnIdle(now - last_send_, rtt_.rto());  // RFC 5681 4.1.
     last_send_ = now;  // Counted, whether or not text goes out now.
   }
-  const uint32_t bytes = unsent_bytes() > 0 ? NextTextBytes(limits) : 0;
+  const uint32_t bytes = unsent_bytes() > 0 ? NextTextBytes(limits, now) : 0;
   const bool is_all = bytes == unsent_bytes();
   const bool with_fin = is_all && close_requested_ && !retransmit_queue_.full();
   if (bytes == 0 && !with_fin) {
     // Nothing in flight whose ACK would wake us: a timer must.
-    if (flight_size() == 0 && !timers_.IsSet(Timer::kPersist)) {
+    if (flight_size() == 0 && !timers_.IsSet(Timer::kPersist) &&
+        !timers_.IsSet(Timer::kPacing)) {
       SetPersistTimer(now);
     }
     return false;
@@ -247,6 +288,15 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
     counts_.segments_out += (bytes - 1) / smss_;
   }
   if (bytes != smss_ && bytes % smss_ != 0) small_end_ = tcb_.snd_nxt + bytes;
+  if (ecn_.is_on() && bytes > 0) {
+    out->ecn = kEcnEct0;  // New text alone. RFC 3168 6.1.4 to 6.1.6.
+    const uint32_t reductions = congestion_->reductions();
+    if (ecn_.IsCwrDue(reductions)) {
+      out->flags |= kCwr;
+      ecn_.OnCwrSent(out->stream_offset, reductions);
+    }
+  }
+  pacer_.OnSent(bytes);
   RecordSent(tcb_.snd_nxt, bytes, flags, now);
   return true;
 }

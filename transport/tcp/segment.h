@@ -58,6 +58,7 @@ struct TxSegment {
   uint16_t urgent_pointer = 0;
   uint8_t flags = 0;
   bool retransmission = false;
+  uint8_t ecn = 0;  // The ECN bits of the IP header.
   // Not 0: payload_bytes is longer than one segment; cut it into this many
   // bytes each.
   uint16_t tso_mss = 0;

@@ -19,8 +19,9 @@ enum class Timer : uint8_t {
   kTimeWait,    // 2 MSL; also the limit on an orphan's FIN-WAIT-2.
   kUser,        // The user timeout, RFC 9293 3.8.3.
   kKeepAlive,   // RFC 9293 3.8.4.
+  kPacing,      // The next burst of text may leave.
 };
-inline constexpr size_t kTimerCount = 6;
+inline constexpr size_t kTimerCount = 7;
 
 class TimerTable {
  public:

@@ -73,7 +73,8 @@ Trace Trace::Established(const Setup& setup) {
     options += absl::StrCat(",TS val 1000 ecr ", t.last_tsval_);
   }
   if (setup.peer_scale) options += absl::StrCat(",wscale ", *setup.peer_scale);
-  t.In(absl::StrCat("S. 0:0(0) ack 1 ", options, ">"));
+  const bool ecn = setup.options.ecn == EcnMode::kOn;
+  t.In(absl::StrCat(ecn ? "SE." : "S.", " 0:0(0) ack 1 ", options, ">"));
   t.Out(".  1:1(0) ack 1").Expect(State::kEstablished);
   t.ExpectEvents("connected");
   if (setup.peer_scale) t.In(".  1:1(0) ack 1");  // The window, scaled.
@@ -87,9 +88,7 @@ Trace Trace::SynReceived(const Setup& setup) {
   if (setup.timestamps) options += ",TS val 1000 ecr 0";
   if (setup.peer_scale) options += absl::StrCat(",wscale ", *setup.peer_scale);
   std::string syn = absl::StrCat("S 0:0(0) ", options, ">");
-  t.Log(syn);
-  (void)t.connection_->OpenPassive(t.Parse(syn), t.now_);
-  t.Out("S. 0:0(0) ack 1").Expect(State::kSynReceived);
+  t.OpenPassive(syn).Out("S. 0:0(0) ack 1").Expect(State::kSynReceived);
   return t;
 }
 
@@ -124,6 +123,7 @@ Segment Trace::Parse(std::string_view text) {
   }
   seg.payload_bytes = parsed->payload_bytes;
   seg.arrival = now_;
+  seg.ecn = next_ecn_;
   return seg;
 }
 
@@ -140,6 +140,13 @@ Trace& Trace::In(std::string_view text, std::optional<Slot> slot,
   add(slot ? slot->index : next_slot_++, seg.payload_bytes - first_bytes);
   last_verdict_ = connection_->OnSegment(seg, now_);
   Check();
+  return *this;
+}
+
+Trace& Trace::InMarked(std::string_view text) {
+  next_ecn_ = kEcnCe;
+  In(text);
+  next_ecn_ = kEcnNotEct;
   return *this;
 }
 
@@ -255,6 +262,13 @@ Trace& Trace::OpenActive() {
 Trace& Trace::Send(uint64_t bytes) {
   Log(absl::StrCat("send ", bytes));
   EXPECT_EQ(connection_->Send(bytes), bytes) << log_;
+  Check();
+  return *this;
+}
+
+Trace& Trace::OpenPassive(std::string_view syn) {
+  Log("> " + std::string(syn));
+  last_verdict_ = connection_->OpenPassive(Parse(syn), now_);
   Check();
   return *this;
 }

@@ -69,7 +69,8 @@ class Trace {
   explicit Trace(const Setup& setup);
   Trace(Trace&&) = default;
   ~Trace();
-  // After our SYN and the peer's SYN-ACK. Both next sequence numbers are 1.
+  // After our SYN and the peer's SYN-ACK, which agrees to ECN if we asked for
+  // it. Both next sequence numbers are 1.
   static Trace Established(const Setup& setup);
   static Trace Established() { return Established(Setup()); }
   // After the peer's SYN came to a listener, and our SYN-ACK was sent.
@@ -81,6 +82,8 @@ class Trace {
   // ones. `first_bytes`: so many of the text lie in a slot of their own.
   Trace& In(std::string_view segment, std::optional<Slot> slot = {},
             uint32_t first_bytes = 0);
+  // As In, with CE in the IP header: the network marked it. RFC 3168 5.
+  Trace& InMarked(std::string_view segment);
   // As In, the engine having dropped the text.
   Trace& InTextDropped(std::string_view segment);
   // Exactly these segments are due now.
@@ -98,6 +101,8 @@ class Trace {
   Trace& ExpectQuietUntil(Duration time);
 
   Trace& OpenActive();
+  // The peer's SYN came to a listener.
+  Trace& OpenPassive(std::string_view syn);
   Trace& Send(uint64_t bytes);
   Trace& Close();
   Trace& ShutdownReceive();
@@ -137,6 +142,7 @@ class Trace {
   Instant now_ = Instant::FromNanoseconds(1'000'000'000);
   Instant start_ = now_;
   uint32_t next_slot_ = 1000;
+  uint8_t next_ecn_ = kEcnNotEct;  // Of the IP header of the next arrival.
   Verdict last_verdict_;
   std::vector<TxSegment> polled_;
   TxSegment last_out_;
