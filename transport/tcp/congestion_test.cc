@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "transport/tcp/cubic.h"
+#include "transport/tcp/dctcp.h"
 #include "transport/tcp/hystart.h"
 
 namespace devwire {
@@ -18,7 +19,7 @@ constexpr uint32_t kSmss = 1000;
 // ----------------------------------------------------------------
 
 TEST(Congestion, FactoriesByName) {
-  for (const char* name : {"cubic", "newreno"}) {
+  for (const char* name : {"cubic", "newreno", "dctcp"}) {
     const CongestionFactory make = FindCongestion(name);
     ASSERT_NE(make, nullptr) << name;
     EXPECT_STREQ(make()->name(), name);
@@ -244,6 +245,43 @@ TEST(CubicTest, HyStartEndsSlowStart) {
   }
   EXPECT_NE(cc.ssthresh(), UINT32_MAX);
   EXPECT_LT(cc.cwnd(), 50'000u);
+}
+
+// -- DCTCP, RFC 8257
+// ----------------------------------------------------------
+
+// A round of ten segments of which `marked` were.
+void DctcpRound(Dctcp* cc, int marked) {
+  for (int i = 1; i <= 10; ++i) {
+    cc->OnAck({.now = kStart,
+               .acked_bytes = kSmss,
+               .ends_round = i == 10,
+               .has_ece = i <= marked});
+  }
+}
+
+// alpha = alpha * (1 - g) + g * M, g = 1/16. 3.3.
+TEST(DctcpTest, AlphaIsTheMarkedFraction) {
+  Dctcp cc;
+  cc.OnEstablished({.now = kStart, .smss = kSmss});
+  EXPECT_EQ(cc.alpha_1024(), 1024u);
+  DctcpRound(&cc, 0);
+  EXPECT_EQ(cc.alpha_1024(), 960u);  // 15/16.
+  for (int i = 0; i < 100; ++i) DctcpRound(&cc, 3);
+  EXPECT_NEAR(cc.alpha_1024(), 0.3 * 1024, 3);
+  for (int i = 0; i < 300; ++i) DctcpRound(&cc, 0);
+  EXPECT_EQ(cc.alpha_1024(), 0u);
+}
+
+TEST(DctcpTest, MarksShrinkByAlphaLossesByHalf) {
+  Dctcp cc;
+  cc.OnEstablished(
+      {.now = kStart, .smss = kSmss, .initial_window_segments = 100});
+  for (int i = 0; i < 100; ++i) DctcpRound(&cc, 2);
+  cc.OnEce(100'000, kStart);
+  EXPECT_NEAR(cc.cwnd(), 90'000u, 500);
+  cc.OnLoss(90'000, kStart);
+  EXPECT_EQ(cc.cwnd(), 45'000u);  // 3.5: as any TCP.
 }
 
 }  // namespace
