@@ -408,15 +408,24 @@ TEST_F(CongestionBadInput, EachStreamHasItsOwn) {
   TwoStacks net(options);
   const Endpoint at{net.server().stack->address(), Port{81}};
   auto listener = *net.server().stack->Listen(at, {.congestion = "newreno"});
-  auto stream = *net.client().stack->StartConnect(at, {});
   std::unique_ptr<Stream> accepted;
-  ASSERT_TRUE(net.Until([&] {
-    accepted = *listener->TryAccept();
-    return accepted != nullptr && stream->ConnectStatus().ok();
-  }));
+  const auto connect = [&](const ConnectOptions& o) {
+    auto stream = *net.client().stack->StartConnect(at, o);
+    EXPECT_TRUE(net.Until([&] {
+      auto next = *listener->TryAccept();
+      if (next != nullptr) accepted = std::move(next);
+      return stream->ConnectStatus().ok() && accepted != nullptr;
+    }));
+    return *stream->Info();
+  };
+  const StreamInfo plain = connect({});
+  EXPECT_EQ(plain.congestion, "cubic");
+  EXPECT_FALSE(plain.ecn);
   EXPECT_EQ(accepted->Info()->congestion, "newreno");
-  const StreamInfo info = *stream->Info();
-  EXPECT_EQ(info.congestion, "cubic");
+  accepted.reset();
+  const StreamInfo info = connect({.congestion = "dctcp"});
+  EXPECT_EQ(info.congestion, "dctcp");
+  EXPECT_TRUE(info.ecn);
   EXPECT_EQ(info.cwnd, 4 * info.snd_mss);
 }
 

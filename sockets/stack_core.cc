@@ -231,6 +231,8 @@ EngineOptions StackCore::MakeEngineOptions(uint32_t mtu) const {
   if (!options.tcp.congestion.empty()) {
     e.tcp.congestion = FindCongestion(options.tcp.congestion);
   }
+  e.tcp.ecn = options.tcp.ecn;
+  e.tcp.use_pacing = options.tcp.pacing;
   e.tcp.initial_window_segments = options.tcp.initial_window_segments;
   e.tcp.time_wait = options.tcp.time_wait;
   e.tcp.user_timeout = options.tcp.user_timeout;

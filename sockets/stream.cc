@@ -295,6 +295,8 @@ void StackCore::FillInfo(const EngineStream& s, StreamInfo* info) {
   info->snd_mss = stats.smss;
   info->cwnd = stats.cwnd;
   info->ssthresh = stats.ssthresh;
+  info->pacing_rate = stats.pacing_rate;
+  info->ecn = stats.ecn;
   info->snd_wnd = stats.snd_wnd;
   info->rcv_wnd = stats.rcv_wnd;
   info->segments_in = stats.segments_in;

@@ -21,6 +21,8 @@ struct StreamInfo {
   uint32_t snd_mss = 0;
   uint32_t cwnd = 0;
   uint32_t ssthresh = 0;
+  uint64_t pacing_rate = 0;  // bytes per second; UINT64_MAX: not paced
+  bool ecn = false;          // agreed with the peer
   uint32_t snd_wnd = 0;
   uint32_t rcv_wnd = 0;
   uint64_t segments_in = 0;
