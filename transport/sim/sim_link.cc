@@ -26,6 +26,31 @@ bool IsIp(const SimFrame& frame) {
   return type == 0x0800 || type == 0x86dd;
 }
 
+// Sets CE in the header of an ECT packet. Whether it is one.
+bool MarkCe(SimFrame* frame) {
+  if (!IsIp(*frame)) return false;
+  constexpr auto kCeBits = static_cast<std::byte>(3);
+  std::byte& tos = (*frame)[kEthernetHeader + 1];
+  if ((*frame)[12] == static_cast<std::byte>(0x86)) {
+    // IPv6: the ECN bits are bits 4 and 5 of this byte, and no checksum.
+    if ((tos & kCeBits << 4) == std::byte{}) return false;
+    tos |= kCeBits << 4;
+    return true;
+  }
+  if ((tos & kCeBits) == std::byte{}) return false;
+  const auto added = std::to_integer<uint32_t>((tos & kCeBits) ^ kCeBits);
+  tos |= kCeBits;
+  // The sum grows by what was added, its complement shrinks. RFC 1624 3.
+  std::byte* sum = &(*frame)[kEthernetHeader + 10];
+  uint32_t checksum = std::to_integer<uint32_t>(sum[0]) << 8 |
+                      std::to_integer<uint32_t>(sum[1]);
+  checksum = (~checksum & 0xffff) + added;
+  checksum = ~((checksum & 0xffff) + (checksum >> 16));
+  sum[0] = static_cast<std::byte>(checksum >> 8);
+  sum[1] = static_cast<std::byte>(checksum);
+  return true;
+}
+
 }  // namespace
 
 bool SimLink::IsBlackout(Instant now) const {
@@ -59,6 +84,10 @@ void SimLink::Send(SimFrame frame, Instant now) {
     if (departures_.size() >= faults_.queue_limit_frames) {
       ++stats_.queue_dropped;
       return;
+    }
+    if (faults_.mark_threshold_frames > 0 &&
+        departures_.size() >= faults_.mark_threshold_frames && MarkCe(&frame)) {
+      ++stats_.marked;
     }
     const uint64_t bits = (frame.size() + kWireOverheadBytes) * 8;
     departure = std::max(now, wire_free_at_) +
@@ -111,8 +140,8 @@ std::string SimLink::StatsString() const {
   return absl::StrCat("sent ", stats_.sent, " delivered ", stats_.delivered,
                       " lost ", stats_.lost, " queue_dropped ",
                       stats_.queue_dropped, " duplicated ", stats_.duplicated,
-                      " reordered ", stats_.reordered, " corrupted ",
-                      stats_.corrupted);
+                      " marked ", stats_.marked, " reordered ",
+                      stats_.reordered, " corrupted ", stats_.corrupted);
 }
 
 }  // namespace devwire

@@ -43,6 +43,9 @@ struct LinkFaults {
   uint64_t bits_per_second = 0;  // 0: no limit.
   // Frames waiting for their turn on the wire; more are dropped.
   uint32_t queue_limit_frames = 100;
+  // A frame that finds so many waiting is marked CE, if it is ECT; 0: none is.
+  // A switch's K for DCTCP, RFC 8257 3.1.
+  uint32_t mark_threshold_frames = 0;
   // Nothing passes in [period * k + period - length, period * (k + 1)).
   Duration blackout_period;  // 0: never.
   Duration blackout_length;
@@ -58,6 +61,7 @@ class SimLink {
     uint64_t duplicated = 0;
     uint64_t reordered = 0;
     uint64_t corrupted = 0;
+    uint64_t marked = 0;
   };
 
   SimLink(const LinkFaults& faults, uint64_t seed)

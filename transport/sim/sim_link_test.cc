@@ -7,6 +7,9 @@
 #include <cstring>
 #include <vector>
 
+#include "transport/packet_io.h"
+#include "transport/wire/frame.h"
+
 namespace devwire {
 namespace {
 
@@ -190,6 +193,42 @@ TEST(SimLinkTest, RateAndQueue) {
   // The queue has drained.
   link.Send(Numbered(0), Instant() + 1_s);
   EXPECT_EQ(link.NextArrival(), Instant() + 1_s + 992_us);
+}
+
+// A segment as a host of that family sends it.
+SimFrame Emitted(const IpAddress& from, const IpAddress& to, Ecn ecn) {
+  SimFrame frame(kMaxTxHeaderBytes);
+  const HeaderTemplate headers(
+      {.tuple = {.local = {from, Port{1}}, .remote = {to, Port{2}}}});
+  TcpHeader tcp;
+  tcp.flags = kAck;
+  frame.resize(headers.Emit(tcp, {.ecn = ecn}, frame.data()));
+  WriteTcpChecksum(frame.data(), headers.l4_offset(),
+                   static_cast<uint32_t>(frame.size()), {});
+  return frame;
+}
+
+// Of those that may be marked, those that find the queue so long.
+TEST(SimLinkTest, MarksBeyondTheThreshold) {
+  const IpAddress v6 = *IpAddress::Parse("fd00::1");
+  const IpAddress v4 = IpAddress::V4(10, 0, 0, 1);
+  for (const IpAddress& ip : {v4, v6}) {
+    for (const Ecn ecn : {Ecn::kNotEct, Ecn::kEct0, Ecn::kEct1, Ecn::kCe}) {
+      SimLink link({.bits_per_second = 1'000'000, .mark_threshold_frames = 5},
+                   1);
+      for (int i = 0; i < 20; ++i) link.Send(Emitted(ip, ip, ecn), Instant());
+      EXPECT_EQ(link.stats().marked, ecn == Ecn::kNotEct ? 0u : 15u);
+      for (int i = 0; i < 20; ++i) {
+        const auto frame = link.Receive(link.NextArrival());
+        const auto bytes = static_cast<uint32_t>(frame->size());
+        ParsedFrame parsed;
+        ASSERT_EQ(ParseFrame(frame->data(), bytes, bytes, &parsed),
+                  ParseResult::kTcp);
+        EXPECT_TRUE(ChecksumsAreRight(frame->data(), parsed));
+        EXPECT_EQ(parsed.ecn, i < 5 || ecn == Ecn::kNotEct ? ecn : Ecn::kCe);
+      }
+    }
+  }
 }
 
 TEST(SimLinkTest, Blackouts) {

@@ -174,7 +174,8 @@ void TcpHost::SendSegment(const TxSegment& segment, Instant now) {
     return Fail("sends bytes that were never written");
   }
   if (segment.tso_mss == 0) {
-    return SendFrame(header, segment.stream_offset, segment.payload_bytes, now);
+    return SendFrame(header, segment.stream_offset, segment.payload_bytes,
+                     segment.ecn, now);
   }
   if (segment.payload_bytes > options_.max_tso_payload) {
     return Fail("more in one send than TSO takes");
@@ -187,18 +188,20 @@ void TcpHost::SendSegment(const TxSegment& segment, Instant now) {
     if (at + bytes < segment.payload_bytes) {
       header.flags &= static_cast<uint8_t>(~(kFin | kPsh));
     }
-    SendFrame(header, segment.stream_offset + at, bytes, now);
+    SendFrame(header, segment.stream_offset + at, bytes, segment.ecn, now);
   }
 }
 
 void TcpHost::SendFrame(const TcpHeader& header, uint64_t stream_offset,
-                        uint32_t payload_bytes, Instant now) {
+                        uint32_t payload_bytes, uint8_t ecn, Instant now) {
   Trace("->", header, payload_bytes, now);
   SimFrame frame(192 + payload_bytes);
-  const uint32_t header_bytes = headers_.Emit(
-      header,
-      {.payload_bytes = payload_bytes, .identification = identification_++},
-      frame.data());
+  const uint32_t header_bytes =
+      headers_.Emit(header,
+                    {.payload_bytes = payload_bytes,
+                     .ecn = static_cast<Ecn>(ecn),
+                     .identification = identification_++},
+                    frame.data());
   frame.resize(header_bytes + payload_bytes);
   const auto payload = std::span(frame).subspan(header_bytes);
   FillStream(options_.write_stream, stream_offset, payload);

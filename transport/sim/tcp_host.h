@@ -113,7 +113,7 @@ class TcpHost final : private FragSink {
                 Segment* segment);
   void SendSegment(const TxSegment& segment, Instant now);
   void SendFrame(const TcpHeader& header, uint64_t stream_offset,
-                 uint32_t payload_bytes, Instant now);
+                 uint32_t payload_bytes, uint8_t ecn, Instant now);
   void Write(Instant now);
   void Read(Instant now);
   void ReturnTokens(Instant now);

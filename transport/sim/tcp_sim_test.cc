@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <functional>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -121,13 +122,53 @@ TEST(TcpSimTest, EveryByteArrivesInOrder) {
             << " segments retransmitted\n";
 }
 
-void ExpectComplete(const TcpSimSetup& setup) {
+void ExpectComplete(
+    const TcpSimSetup& setup,
+    const std::function<void(const TcpSimResult&)>& look = nullptr) {
   const TcpSimResult r = RunTcpSim(setup);
   EXPECT_EQ(r.failure, "");
   EXPECT_EQ(r.client_error, TcpError::kNone);
   EXPECT_EQ(r.server_error, TcpError::kNone);
   EXPECT_EQ(r.server_read, setup.client.bytes_to_write);
   EXPECT_EQ(r.client_read, setup.server.bytes_to_write);
+  if (look != nullptr) look(r);
+}
+
+// Each congestion control, asking for ECN and pacing, over a wire that marks,
+// one that drops what it cannot queue, and one that does both and loses.
+TEST(TcpSimTest, EachCongestionControlOverAShortQueue) {
+  const LinkFaults wires[] = {
+      {.delay = 5_ms,
+       .bits_per_second = 10'000'000,
+       .queue_limit_frames = 200,
+       .mark_threshold_frames = 5},
+      {.delay = 5_ms, .bits_per_second = 10'000'000, .queue_limit_frames = 20},
+      {.delay = 5_ms,
+       .jitter = 1_ms,
+       .loss = 0.02,
+       .bits_per_second = 10'000'000,
+       .queue_limit_frames = 20,
+       .mark_threshold_frames = 5}};
+  const int seeds = (SeedsPerFault() + 1) / 2;
+  uint64_t marked = 0;
+  uint64_t reductions = 0;
+  for (const char* name : {"cubic", "newreno", "dctcp"}) {
+    for (const LinkFaults& wire : wires) {
+      for (int i = 0; i < seeds; ++i) {
+        TcpSimSetup setup = Draw(FirstSeed() + i, wire);
+        setup.connection.congestion = FindCongestion(name);
+        setup.connection.ecn = EcnMode::kOn;
+        setup.connection.use_pacing = i % 2 == 0;
+        SCOPED_TRACE(name);
+        ExpectComplete(setup, [&](const TcpSimResult& r) {
+          marked += r.up.marked + r.down.marked;
+          reductions += r.client.ecn_reductions + r.server.ecn_reductions;
+        });
+      }
+    }
+  }
+  EXPECT_GT(marked, 20u * static_cast<uint64_t>(seeds));
+  EXPECT_GT(reductions, 2u * static_cast<uint64_t>(seeds));
 }
 
 // Both sides fill the other's window and lose text of it: every ACK bears the
