@@ -236,11 +236,11 @@ inline uint32_t Connection::NextTextBytes(const TxLimits& limits, Instant now) {
 // How many of `bytes` may leave now. When none may, the pacing timer says when.
 inline uint32_t Connection::PacedBytes(uint32_t bytes, Instant now) {
   if (pacer_.NeedsRate(now)) {
-    pacer_.StartInterval(now,
-                         options_.use_pacing
-                             ? congestion_->pacing_rate(rtt_.srtt())
-                             : UINT64_MAX,
-                         smss_);
+    const std::optional<Duration> srtt = rtt_.srtt();
+    const bool is_paced =
+        options_.use_pacing && srtt && *srtt >= Pacer::kInterval;
+    pacer_.StartInterval(
+        now, is_paced ? congestion_->pacing_rate(srtt) : UINT64_MAX, smss_);
   }
   if (bytes <= pacer_.left()) return bytes;
   bytes = pacer_.left() - pacer_.left() % smss_;

@@ -5,9 +5,9 @@
 //   ####                 ####                      # text, back to back
 //
 // A burst is what Linux sizes its TSO sends to (tcp_tso_autosize: about 1 ms),
-// so a timer fires a thousand times per second and connection at most, and
-// never where a whole window leaves within a millisecond: a round trip below
-// that is not paced at all. docs/decisions/0010-pacing.md.
+// so a timer fires a thousand times per second and connection at most. A round
+// trip below a millisecond is not paced: whole windows are such bursts, and
+// slow start would outgrow the rate within one. docs/decisions/0010-pacing.md.
 //
 // Threads:  none of its own; belongs to one Connection.
 // Cost:     a comparison per send; two divisions per interval; no clock.
@@ -23,6 +23,7 @@ namespace devwire {
 
 class Pacer {
  public:
+  static constexpr Duration kInterval = 1_ms;
   static constexpr uint64_t kIntervalsPerSecond = 1000;
   // A slower sender's burst, and a longer interval: as tcp_min_tso_segs.
   static constexpr uint64_t kMinBurstSegments = 2;

@@ -49,6 +49,8 @@ TEST(PacingTrace, NotBelowAMillisecond) {
   t.limits().max_tso_payload = 60'000;
   t.Send(100'000).Out(".  1:10001(10000) ack 1");
   EXPECT_GT(t.connection().NextDeadline(), t.now() + 100_ms);
+  // Slow start doubles the window several times before a millisecond is over.
+  t.At(950_us).In(".  1:1(0) ack 10001").Out(".  10001:30001(20000) ack 1");
 }
 
 // Bursts add up to the rate.
