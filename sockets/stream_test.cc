@@ -329,6 +329,64 @@ TEST(Steering, SlowRulesHoldTheHandshakeNotTheBytes) {
 
 // -- host streams -------------------------------------------------------------
 
+uint64_t Event(Stack& stack, const std::string& name) {
+  const StackCounters counters = *stack.Counters();
+  for (const auto& event : counters.events) {
+    if (event.name == name) return event.value;
+  }
+  return 0;
+}
+
+// The NIC takes longer than StackOptions::rule_wait: the handshake goes on
+// without the rule, and the stream is steered when it is in.
+TEST(Steering, AHandshakeWaitsForItsRuleOnlySoLong) {
+  TwoStacks::Options options;
+  options.nic = ",rule_latency_us=100000";
+  options.stack.rule_wait = 1_ms;
+  TwoStacks net(options);
+  TwoStacks::Pair pair = net.Connect();
+  EXPECT_GE(Event(*net.server().stack, "kHandshakesWithoutRule"), 1u);
+  PatternSender::Options early = Bytes(1000);
+  early.closes = false;
+  PatternSender first(*pair.client, net.client(), early);
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  ASSERT_TRUE(net.Until([&] { return receiver.Step(), first.Step(); }));
+  EXPECT_TRUE(net.Until([&] { return pair.server->Info()->steered; }));
+  EXPECT_EQ(receiver.bytes(), 1000u);
+}
+
+// A reader that takes single bytes and returns none meets the end of the pool's
+// pieces: the bytes stay readable, and come when pieces are back.
+TEST(Pool, WhenAllPiecesAreLentTheBytesWait) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  PatternSender sender(*pair.client, net.client(), Bytes(50'000));
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  receiver.keeps_tokens = true;
+  receiver.max_frags = 1;
+  receiver.max_bytes = 1;
+  bool is_at_end = false;
+  ASSERT_TRUE(net.Until([&] {
+    sender.Step();
+    is_at_end = receiver.Step();
+    return Event(*net.server().stack, "kLendRefused") > 0;
+  }));
+  EXPECT_FALSE(is_at_end);
+  EXPECT_GT(pair.server->Info()->bytes_readable, 0u);
+  EXPECT_EQ(pair.server->ReturnTokens(receiver.tokens),
+            ReturnResult::kReturned);
+  receiver.tokens.clear();
+  receiver.keeps_tokens = false;
+  receiver.max_bytes = UINT64_MAX;
+  ASSERT_TRUE(net.Until([&] {
+    sender.Step();
+    return receiver.Step();
+  }));
+  EXPECT_EQ(receiver.bytes(), 50'000u);
+  EXPECT_EQ(receiver.first_wrong(), std::nullopt);
+  EXPECT_TRUE(AllSlotsFree(net));
+}
+
 TEST(HostStream, CopiesInAndOut) {
   TwoStacks net({});
   TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
