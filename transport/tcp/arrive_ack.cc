@@ -59,7 +59,7 @@ bool Connection::IsDuplicateAck(const Segment& seg) const {
 }
 
 inline void Connection::UpdateSndWnd(const Segment& seg) {
-  // SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK). MUST-71.
+  // SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK).
   if (SeqLt(seg.seq, tcb_.snd_wl1)) return;
   if (seg.seq == tcb_.snd_wl1 && SeqLt(seg.ack, tcb_.snd_wl2)) return;
   tcb_.snd_wnd = uint32_t{seg.wnd} << tcb_.snd_wind_shift;
@@ -81,6 +81,7 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now) {
   const uint32_t flight_before = flight_size();
   const bool acks_syn = retransmit_queue_.front().has_syn;
   const RetransmitQueue::Acked acked = retransmit_queue_.AckTo(seg.ack);
+  counts_.segments_acked += acked.segments;
   const SeqLen advance = seg.ack - tcb_.snd_una;
   tcb_.snd_una = seg.ack;
   retries_ = 0;
@@ -105,8 +106,8 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now) {
     timers_.Stop(Timer::kUser);
   } else {
     RestartRetransmitTimer(now);  // RFC 6298 (5.3).
-    if (options_.user_timeout) {
-      timers_.Set(Timer::kUser, now + *options_.user_timeout);
+    if (user_timeout_) {
+      timers_.Set(Timer::kUser, now + *user_timeout_);
     }
   }
 }

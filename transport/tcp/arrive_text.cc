@@ -72,6 +72,8 @@ DropReason Connection::ArriveText(const Segment& seg, Instant now) {
     return DropReason::kTextUnread;
   }
   NoteFullSegment(seg.payload_bytes);
+  last_text_arrival_ = now;
+  ++counts_.data_segments_in;
   return text.seq == tcb_.rcv_nxt ? TakeInOrder(text, now)
                                   : TakeOutOfOrder(text);
 }

@@ -108,6 +108,38 @@ void Connection::ShutdownReceive(Instant now) {
   }
 }
 
+void Connection::SetUserTimeout(std::optional<Duration> timeout) {
+  user_timeout_ = timeout;
+  if (!timeout) timers_.Stop(Timer::kUser);
+}
+
+bool Connection::MayBeReopenedBy(const Segment& syn) const {
+  constexpr uint8_t kOpening = kSyn | kAck | kRst | kFin;
+  if (state_ != State::kTimeWait || (syn.flags & kOpening) != kSyn) {
+    return false;
+  }
+  // Beyond the last sequence number seen: that of its FIN.
+  const bool is_beyond = SeqGe(syn.seq, tcb_.rcv_nxt);
+  if (!options_.use_timestamps || !syn.options.timestamps) return is_beyond;
+  if (!tcb_.snd_ts_ok) return true;
+  const auto ahead =
+      static_cast<int32_t>(syn.options.timestamps->val - tcb_.ts_recent);
+  return ahead > 0 || (ahead == 0 && is_beyond);
+}
+
+// A second after the peer's last segment our timestamps are later than any it
+// has seen, in its own ticks too. As Linux's tcp_tw_reuse.
+bool Connection::MayBeReopened(Instant now) const {
+  constexpr Duration kLongEnough = 1_s;
+  return state_ == State::kTimeWait && tcb_.snd_ts_ok &&
+         now - tcb_.ts_recent_age >= kLongEnough;
+}
+
+void Connection::EndTimeWait() {
+  CHECK(state_ == State::kTimeWait);
+  EnterClosed(TcpError::kNone);
+}
+
 void Connection::Abort(TcpError reason) {
   switch (state_) {
     case State::kClosed:

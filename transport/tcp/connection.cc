@@ -23,6 +23,7 @@ Connection::Connection(const Options& options, FragSink& sink)
       ecn_(options.ecn, congestion_->echoes_every_mark()),
       rtt_(options.rtt),
       options_(options) {
+  user_timeout_ = options.user_timeout;
   CHECK_GT(options.mss, 0);
   CHECK_LE(options.receive.slot_quota, options.max_slot_quota);
   tcb_.iss = tcb_.snd_una = tcb_.snd_nxt = options.iss;
@@ -112,6 +113,8 @@ inline Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
   } else {
     tcb_.snd_wl1 = seg.seq;
   }
+  last_text_arrival_ = now;
+  ++counts_.data_segments_in;
   Deliver(seg.text[0]);
   if (seg.text_count > 1) [[unlikely]]
     Deliver(seg.text[1]);
@@ -167,6 +170,25 @@ Connection::Stats Connection::stats() const {
   s.out_of_order_bytes = reassembly_.bytes();
   s.held_bytes = window_.held_bytes();
   s.held_slots = window_.held_slots();
+  using CaState = Stats::CaState;
+  s.ca_state = recovery_ == Recovery::kLoss           ? CaState::kLoss
+               : recovery_ == Recovery::kFastRecovery ? CaState::kRecovery
+               : duplicate_acks_ > 0                  ? CaState::kDisorder
+                                                      : CaState::kOpen;
+  s.retries = retries_;
+  s.probes = persist_backoffs_;
+  s.in_flight = static_cast<uint32_t>(retransmit_queue_.size());
+  for (size_t i = 0; i < retransmit_queue_.size(); ++i) {
+    s.lost += retransmit_queue_[i].is_lost ? 1 : 0;
+    s.sent_again += retransmit_queue_[i].was_retransmitted ? 1 : 0;
+  }
+  s.last_text_sent = last_send_;
+  s.last_text_taken = last_text_arrival_;
+  s.last_ack_arrival = last_arrival_;
+  s.delayed_ack_time = options_.delayed_ack_time;
+  s.window_scale = peer_scales_;
+  s.advmss = options_.mss;
+  s.rcv_mss = rcv_mss_;
   return s;
 }
 

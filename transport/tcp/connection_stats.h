@@ -32,6 +32,24 @@ struct ConnectionStats {
   uint64_t dropped_at_reserve_bytes = 0;
   uint64_t challenge_acks = 0;
   uint64_t acks_without_data_out = 0;
+  uint64_t data_segments_in = 0;
+  uint64_t data_segments_out = 0;
+  uint64_t segments_acked = 0;
+  // What recovery is at; in the order of Linux's tcp_ca_state.
+  enum class CaState : uint8_t { kOpen, kDisorder, kCwr, kRecovery, kLoss };
+  CaState ca_state = CaState::kOpen;
+  uint8_t retries = 0;      // Timeouts in a row, without an answer.
+  uint8_t probes = 0;       // Of a closed window, likewise.
+  uint32_t in_flight = 0;   // Segments, of which
+  uint32_t lost = 0;        // thought lost and not sent again, and
+  uint32_t sent_again = 0;  // sent again.
+  Instant last_text_sent;   // Of ESTABLISHED, when there was none.
+  Instant last_text_taken;  // In or out of order; zero: never.
+  Instant last_ack_arrival;
+  Duration delayed_ack_time;
+  bool window_scale = false;
+  uint16_t advmss = 0;   // What our SYN announced.
+  uint32_t rcv_mss = 0;  // Of full segments in, as estimated.
   Duration srtt;  // Zero before a sample.
   Duration rttvar;
   Duration rtt_min;  // Zero before a sample.

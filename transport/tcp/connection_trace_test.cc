@@ -85,6 +85,30 @@ TEST(OpenTrace, SimultaneousOpen) {
   t.Out(".  1:1(0) ack 1");
 }
 
+// MUST-23: R2 for a SYN is three minutes at least. MUST-22: told at R1.
+TEST(OpenTrace, SynsGoOnForThreeMinutes) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  for (int s : {1, 3, 7}) t.OutAt(s * 1_s, "S 0:0(0)");
+  t.ExpectEvents("stalled");
+  for (int s : {15, 31, 63, 127}) t.OutAt(s * 1_s, "S 0:0(0)");
+  t.ExpectQuietUntil(180_s).Expect(State::kSynSent);
+  t.ExpectQuietUntil(247_s).Expect(State::kClosed);
+}
+
+// MUST-11: where a reset in SYN-RECEIVED leads to depends on how it was come
+// to. RFC 9293 3.10.7.4, second step.
+TEST(OpenTrace, SynReceivedRemembersItsOpen) {
+  Trace active({});
+  active.OpenActive().Out("S 0:0(0)");
+  active.In("S 0:0(0) <mss 1000>").Out("S. 0:0(0) ack 1");
+  active.In("R 1:1(0)").Expect(State::kClosed);
+  EXPECT_EQ(active.connection().error(), TcpError::kRefused);
+  Trace passive = Trace::SynReceived({});
+  passive.In("R 1:1(0)").Expect(State::kClosed);
+  EXPECT_EQ(passive.connection().error(), TcpError::kReset);
+}
+
 TEST(OpenTrace, SynIsRetransmittedThenGivenUp) {
   Trace::Setup setup;
   setup.options.syn_retries = 2;
@@ -301,6 +325,66 @@ TEST(TimeWaitTrace, ResetEndsIt) {
   t.In("F. 1:1(0) ack 2").Out(".  2:2(0) ack 2");
   t.In("R 2:2(0)").Expect(State::kClosed).OutNothing();
   EXPECT_EQ(t.connection().error(), TcpError::kNone);
+}
+
+// RFC 6191 2, case by case: which SYN opens anew from TIME-WAIT.
+TEST(TimeWaitTrace, WhichSynReopens) {
+  struct Row {
+    const char* name;
+    bool had_timestamps;
+    const char* syn;
+    bool reopens;
+  };
+  const Row rows[] = {
+      {"newer", true, "S 0:0(0) <mss 1000,TS val 2000 ecr 0>", true},
+      {"equal, beyond", true, "S 9:9(0) <mss 1000,TS val 1000 ecr 0>", true},
+      {"equal, old", true, "S 1:1(0) <mss 1000,TS val 1000 ecr 0>", false},
+      {"older", true, "S 9:9(0) <mss 1000,TS val 999 ecr 0>", false},
+      {"none, beyond", true, "S 2:2(0) <mss 1000>", true},
+      {"none, old", true, "S 1:1(0) <mss 1000>", false},
+      {"first ones", false, "S 1:1(0) <mss 1000,TS val 1 ecr 0>", true},
+      {"never, beyond", false, "S 9:9(0) <mss 1000>", true},
+      {"never, old", false, "S 0:0(0) <mss 1000>", false},
+      {"no bare SYN", true, "S. 9:9(0) ack 1 <TS val 2000 ecr 0>", false},
+      {"a reset", true, "SR 9:9(0) <TS val 2000 ecr 0>", false}};
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.name);
+    Trace t({.timestamps = true});
+    t.OpenActive().Out("S 0:0(0)");
+    t.In(row.had_timestamps ? "S. 0:0(0) ack 1 <mss 1000,TS val 1000 ecr 1000>"
+                            : "S. 0:0(0) ack 1 <mss 1000>");
+    t.Out(".  1:1(0) ack 1").Close().Out("F. 1:1(0) ack 1");
+    t.In(row.had_timestamps ? "F. 1:1(0) ack 2 <TS val 1000 ecr 1000>"
+                            : "F. 1:1(0) ack 2 <>");
+    t.Out(".  2:2(0) ack 2");
+    t.Expect(State::kTimeWait);
+    EXPECT_EQ(t.connection().MayBeReopenedBy(t.Parse(row.syn)), row.reopens);
+  }
+}
+
+TEST(TimeWaitTrace, ReopenedByUsAfterASecond) {
+  Trace t = Trace::Established({.timestamps = true});
+  t.Close().Out("F. 1:1(0) ack 1");
+  EXPECT_FALSE(t.connection().MayBeReopened(t.now() + 100_s));
+  t.In("F. 1:1(0) ack 2").Out(".  2:2(0) ack 2");
+  t.At(999_ms);
+  EXPECT_FALSE(t.connection().MayBeReopened(t.now()));
+  t.At(1_s);
+  EXPECT_TRUE(t.connection().MayBeReopened(t.now()));
+  t.connection().EndTimeWait();
+  t.Expect(State::kClosed).OutNothing().ExpectEvents("peer-closed closed");
+}
+
+// Nobody holds it any more: it gives up sooner. Linux's tcp_orphan_retries.
+TEST(OrphanTrace, GivesUpAfterFewerRetries) {
+  Trace::Setup setup;
+  setup.options.orphan_retries = 1;
+  Trace t = Trace::Established(setup);
+  t.Send(1000).ShutdownReceive().Close().Out("FP. 1:1001(1000) ack 1");
+  const Duration rto = t.connection().stats().rto;
+  t.OutAt(rto, "FP. 1:1001(1000) ack 1");
+  t.ExpectQuietUntil(3 * rto).Expect(State::kClosed);
+  EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
 }
 
 TEST(FinWait2Trace, OrphanDoesNotWaitForever) {

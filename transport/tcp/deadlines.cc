@@ -33,13 +33,19 @@ void Connection::RestartRetransmitTimer(Instant now) {
   timers_.Set(Timer::kRetransmit, now + rtt_.rto());
 }
 
+// R2, RFC 9293 3.8.3: so many retransmissions, and no answer.
+int Connection::RetryLimit() const {
+  if (state_ <= State::kSynReceived) return options_.syn_retries;
+  return IsOrphan() ? std::min(options_.data_retries, options_.orphan_retries)
+                    : options_.data_retries;
+}
+
 void Connection::OnRetransmitTimer(Instant now) {
   DCHECK(!retransmit_queue_.empty());
   ++counts_.timeouts;
   ++retries_;
   const bool is_syn = retransmit_queue_.front().has_syn;
-  const int limit = is_syn ? options_.syn_retries : options_.data_retries;
-  if (retries_ > limit) {  // R2. RFC 9293 3.8.3.
+  if (retries_ > RetryLimit()) {
     EnterClosed(TcpError::kTimedOut);
     return;
   }
@@ -62,7 +68,7 @@ void Connection::OnRetransmitTimer(Instant now) {
 void Connection::OnPersistTimer(Instant now) {
   if (flight_size() > 0 || unsent_bytes() == 0) return;
   // Reset whenever the peer answers: only silence ends the connection.
-  if (tcb_.snd_wnd == 0 && ++retries_ > options_.data_retries) {
+  if (tcb_.snd_wnd == 0 && ++retries_ > RetryLimit()) {
     EnterClosed(TcpError::kTimedOut);
     return;
   }

@@ -180,6 +180,7 @@ bool Connection::PollRetransmission(Instant now, TxSegment* out) {
   ++counts_.segments_retransmitted;
   counts_.bytes_retransmitted += payload;
   counts_.bytes_sent += payload;
+  counts_.data_segments_out += payload > 0 ? 1 : 0;
   retransmit_queue_.OnRetransmitted(now);
   last_send_ = now;
   return true;
@@ -305,8 +306,8 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
 inline void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
                                    Instant now) {
   if (!timers_.IsSet(Timer::kRetransmit)) RestartRetransmitTimer(now);
-  if (options_.user_timeout && !timers_.IsSet(Timer::kUser)) {
-    timers_.Set(Timer::kUser, now + *options_.user_timeout);
+  if (user_timeout_ && !timers_.IsSet(Timer::kUser)) {
+    timers_.Set(Timer::kUser, now + *user_timeout_);
   }
   timers_.Stop(Timer::kPersist);
   probe_is_out_ = false;
@@ -323,6 +324,7 @@ inline void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
   do {
     uint32_t bytes = std::min(payload, smss_);
     payload -= bytes;
+    counts_.data_segments_out += bytes > 0 ? 1 : 0;
     SentSegment sent{.seq = seq,
                      .len = bytes,
                      .xmit_ts = now,

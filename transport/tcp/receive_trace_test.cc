@@ -40,6 +40,16 @@ TEST(AckTrace, OpeningSegmentsAtOnceThenEverySecond) {
   t.OutAt(90_ms, ".  1:1(0) ack 19002");
 }
 
+// TCP_QUICKACK, tcp(7), but it stays until turned off.
+TEST(AckTrace, QuickAckAcknowledgesEachSegment) {
+  Trace t = PastQuickAcks();
+  t.connection().SetQuickAck(true);
+  t.In(".  16001:16101(100) ack 1").Out(".  1:1(0) ack 16101");
+  t.In(".  16101:16201(100) ack 1").Out(".  1:1(0) ack 16201");
+  t.connection().SetQuickAck(false);
+  t.In(".  16201:16301(100) ack 1").OutNothing();
+}
+
 TEST(AckTrace, TextTakesTheAckAlong) {
   Trace t = PastQuickAcks();
   t.In("P. 16001:16101(100) ack 1").OutNothing();

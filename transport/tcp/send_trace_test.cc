@@ -264,6 +264,20 @@ TEST(TimeoutTrace, UserTimeoutEndsItSooner) {
   t.ExpectQuietUntil(500_ms).Expect(State::kClosed);
 }
 
+// MUST-21: the application sets R2 of one connection, as a time.
+TEST(TimeoutTrace, UserTimeoutIsSetLater) {
+  Trace t = Trace::Established();
+  const Duration rto = t.connection().stats().rto;
+  t.connection().SetUserTimeout(700_ms);
+  t.Send(1000).Out(Full(0)).OutAt(rto, Full(0)).OutAt(3 * rto, Full(0));
+  t.ExpectQuietUntil(700_ms).Expect(State::kClosed);
+  Trace patient = Trace::Established();
+  patient.connection().SetUserTimeout(700_ms);
+  patient.Send(1000).Out(Full(0)).OutAt(rto, Full(0));
+  patient.connection().SetUserTimeout(std::nullopt);
+  patient.OutAt(3 * rto, Full(0)).OutAt(7 * rto, Full(0));
+}
+
 // After a timeout all is sent again in slow start, as ACKs allow.
 TEST(TimeoutTrace, SlowStartFromOneSegment) {
   Trace t = TenInFlight();

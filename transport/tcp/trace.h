@@ -121,6 +121,9 @@ class Trace {
   // Every slot that arrived was discarded or returned.
   Trace& ExpectNoSlotsInUse();
 
+  // As In() would hand it over, without text.
+  Segment Parse(std::string_view text);
+
   Connection& connection() { return *connection_; }
   const SlotLedger& ledger() const { return *ledger_; }
   Instant now() const { return now_; }
@@ -132,7 +135,6 @@ class Trace {
   std::vector<std::string> PollAll();
   std::string Print(const TxSegment& out) const;
   bool Matches(const TxSegment& out, std::string_view expected) const;
-  Segment Parse(std::string_view text);
   void Log(std::string_view what);
   void Check();
 
