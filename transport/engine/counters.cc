@@ -91,6 +91,10 @@ const char* EngineEventName(EngineEvent event) {
       return "kRegionsRevoked";
     case EngineEvent::kDeviceFailed:
       return "kDeviceFailed";
+    case EngineEvent::kTimeWaitsReopened:
+      return "kTimeWaitsReopened";
+    case EngineEvent::kOrphansReset:
+      return "kOrphansReset";
     case EngineEvent::kCount:
       break;
   }

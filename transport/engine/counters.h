@@ -79,6 +79,8 @@ enum class EngineEvent : uint8_t {
   kLendRefused,           // All pieces of a pool were lent.
   kRegionsRevoked,
   kDeviceFailed,
+  kTimeWaitsReopened,  // RFC 6191.
+  kOrphansReset,       // Beyond max_orphans.
   kCount,
 };
 const char* EngineEventName(EngineEvent event);

@@ -59,6 +59,7 @@ enum class OpenError : uint8_t {
   kIpv6Unsupported,  // Into device memory, and the NIC verifies no IPv6.
   kDeviceFailed,     // See device_error().
   kMemoryRevoked,    // The owner of the pool's memory has taken it away.
+  kNoPeer,           // An address of many, or of nobody. RFC 9293 MUST-46.
 };
 
 class Engine final : private FragSink {
@@ -149,6 +150,14 @@ class Engine final : private FragSink {
   void Abort(EngineStream& s, TcpError error);
   // The handle is gone.
   void Close(EngineStream& s, bool keep_frags);
+
+  // engine_settings.cc: as in sockets/stream.h.
+  void SetNoDelay(EngineStream& s, bool is_on);
+  void SetCork(EngineStream& s, bool is_on);
+  void SetKeepAlive(EngineStream& s,
+                    const std::optional<KeepAlive::Options>& options);
+  void SetDscp(EngineStream& s, uint8_t dscp);
+  Reports TakeReports(EngineStream& s);
 
   Readiness ReadinessOf(const EngineStream& s) const;
 
@@ -277,6 +286,19 @@ class Engine final : private FragSink {
   void ReleaseHandshake(EngineStream& s);
   void RemoveRule(EngineStream& s);
 
+  // engine_settings.cc
+  void MakeHeaders(EngineStream& s);
+  void Report(EngineStream& s, Reports what);
+
+  // engine_time_wait.cc
+  void ForgetTuple(EngineStream& s);
+  void EndTimeWait(EngineStream& s);
+  bool ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
+                      EngineStream& s);
+  bool IsReopenable(const FourTuple& tuple);
+  void CountOrphan(EngineStream& s);
+  void UncountOrphan(EngineStream& s);
+
   // engine_setup.cc
   EngineStream* NewStream(const FourTuple& tuple, std::optional<PoolId> pool,
                           CongestionFactory congestion, OpenError* error);
@@ -317,6 +339,9 @@ class Engine final : private FragSink {
   std::vector<uint16_t> generations_;                   // By index.
   std::vector<uint32_t> free_streams_;
   uint32_t stream_count_ = 0;
+  uint32_t orphans_ = 0;
+  // SND.NXT of the incarnation whose TIME-WAIT made room for the next stream.
+  std::optional<SeqNum> iss_above_;
   // Closed streams whose frags were kept: the pieces that are still out, once
   // the stream is gone (until then it counts them itself).
   absl::flat_hash_map<StreamId, uint32_t> kept_;

@@ -35,6 +35,10 @@ struct EngineOptions {
   uint64_t send_budget_bytes = 8u << 20;
   uint32_t send_spans_per_stream = 512;
   uint32_t resets_per_second = 1000;
+  uint16_t max_mss = 0;        // To announce and to send; 0: the MTU's.
+  uint32_t max_orphans = 256;  // Closed streams that still have a peer.
+  uint8_t ttl = 64;            // RFC 9293 MUST-49; Linux's ip_default_ttl.
+  uint8_t dscp = 0;            // Of new streams, RFC 2474.
   // Frames that one stream may send in one poll, before others get a turn.
   uint32_t tx_frames_per_turn = 64;
 };

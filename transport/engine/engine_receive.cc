@@ -11,13 +11,6 @@
 namespace devwire {
 namespace {
 
-// 0/8, 127/8, multicast and broadcast are never a source. RFC 1122 3.2.1.3.
-bool IsBadSource(const IpAddress& ip) {
-  const uint8_t first = ip.bytes[0];
-  if (ip.is_v4()) return first == 0 || first == 127 || first >= 224;
-  return first == 0xff;
-}
-
 bool IsGroup(const MacAddress& mac) { return (mac[0] & 1) != 0; }
 
 // Negotiated, and behind the split. A SYN's need not be there: Linux's order
@@ -100,7 +93,7 @@ bool Engine::IsForUs(const RxFrame& frame, const ParsedFrame& parsed) {
     DropFrame(frame, EngineDrop::kOtherMac);
   } else if (parsed.tuple.local.ip != options_.route.address) {
     DropFrame(frame, EngineDrop::kOtherAddress);
-  } else if (IsBadSource(parsed.tuple.remote.ip) ||
+  } else if (!options_.route.CanBePeer(parsed.tuple.remote.ip) ||
              IsGroup(parsed.source_mac)) {
     DropFrame(frame, EngineDrop::kBadSource);
   } else {
@@ -140,6 +133,10 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
     return;
   }
   EngineStream& s = *streams_[*index];
+  if (s.connection.state() == State::kTimeWait &&
+      (parsed.tcp.flags & kSyn) != 0 && ReopenTimeWait(frame, parsed, s)) {
+    return;
+  }
   if (parsed.options_cut_bytes > 0 && !FetchOptions(frame, parsed, s)) {
     if (LostTimestamps(s, parsed)) {
       DropFrame(frame, EngineDrop::kTimestampsCut);

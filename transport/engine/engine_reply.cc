@@ -130,8 +130,11 @@ void Engine::OnIcmpError(const IcmpError& error) {
   const Tcb& tcb = s.connection.tcb();
   // RFC 5927: it must quote something that is in flight.
   if (!InClosedOpen(tcb.snd_una, error.seq, tcb.snd_nxt)) return;
-  if (s.connection.state() != State::kSynSent) return;
   if (error.kind == IcmpError::Kind::kPacketTooBig) return;
+  // RFC 9293 SHLD-25; of a hard error too: a router's word ends no stream.
+  Report(s, error.kind == IcmpError::Kind::kTimeExceeded ? kReportTimeExceeded
+                                                         : kReportUnreachable);
+  if (s.connection.state() != State::kSynSent) return;
   s.cause = UnreachableCause::kIcmp;
   Abort(s, error.kind == IcmpError::Kind::kRefused ? TcpError::kRefused
                                                    : TcpError::kUnreachable);

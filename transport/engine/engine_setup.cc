@@ -160,8 +160,12 @@ EngineStream* Engine::NewStream(const FourTuple& tuple,
   const bool is_v4 = tuple.local.ip.is_v4();
   Connection::Options tcp = options_.tcp;
   tcp.mss = static_cast<uint16_t>(options_.mtu - (is_v4 ? 40 : 60));
+  if (options_.max_mss != 0) tcp.mss = std::min(tcp.mss, options_.max_mss);
   tcp.default_mss = is_v4 ? 536 : 1220;  // RFC 9293 MUST-15.
   tcp.iss = InitialSequenceNumber(tuple, options_.secret, now_);
+  if (iss_above_ && !SeqGt(tcp.iss, *iss_above_)) {
+    tcp.iss = *iss_above_ + 65537;  // Beyond any window of old; Linux's.
+  }
   tcp.ts_offset = TimestampOffset(tuple, options_.secret);
   if (congestion != nullptr) tcp.congestion = congestion;
   ++pool_use_[static_cast<size_t>(home)].streams;
@@ -180,7 +184,8 @@ EngineStream* Engine::NewStream(const FourTuple& tuple,
   s.tuple = tuple;
   s.pool = pool;
   s.steering = pool.has_value() ? Steering::kNotYet : Steering::kHostStream;
-  s.headers = HeaderTemplate({.source_mac = io_.limits().mac, .tuple = tuple});
+  s.dscp = options_.dscp;
+  MakeHeaders(s);
   if (!AcquireNextHop(s, error)) {
     --pool_use_[static_cast<size_t>(home)].streams;
     return nullptr;
@@ -222,8 +227,9 @@ void Engine::Destroy(EngineStream& s) {
   s.ListNode<EngineStream, AcceptTag>::Unlink();
   s.ListNode<EngineStream, RuleTag>::Unlink();
   timers_.Set(index, Instant::Never());
-  // A finished one gave it up in Settle(); another stream may have it by now.
-  if (!s.is_finished) demux_.Erase(s.tuple);
+  // Not when it gave it up: another stream may have it by now.
+  ForgetTuple(s);
+  if (s.is_orphan) --orphans_;
   neighbors_.Release(s.neighbor);
   while (!s.send_queue.empty()) {
     const auto* span = s.send_queue.Done(0, UINT64_MAX, /*abandoned=*/true);
@@ -334,19 +340,28 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
   ConnectResult result;
   result.error = CheckOpen(remote.ip, pool);
   if (result.error != OpenError::kNone) return result;
+  if (!options_.route.CanBePeer(remote.ip)) {
+    result.error = OpenError::kNoPeer;
+    return result;
+  }
   FourTuple tuple{{options_.route.address, Port{0}}, remote};
   const auto is_taken = [&](Port port) {
     tuple.local.port = port;
     return demux_.Find(tuple).has_value();
   };
   if (local_port.has_value()) {
-    if (ports_.FindListener(*local_port).has_value() || is_taken(*local_port)) {
+    if (ports_.FindListener(*local_port).has_value() ||
+        (is_taken(*local_port) && !IsReopenable(tuple))) {
       result.error = OpenError::kPortInUse;
       return result;
     }
     tuple.local.port = *local_port;
   } else {
-    const auto choice = ports_.Choose(is_taken);
+    auto choice = ports_.Choose(is_taken);
+    if (!choice.has_value()) {  // Then one in TIME-WAIT, RFC 6191.
+      choice = ports_.Choose(
+          [&](Port port) { return is_taken(port) && !IsReopenable(tuple); });
+    }
     if (!choice.has_value()) {
       result.error = OpenError::kNoPort;
       return result;
@@ -360,7 +375,9 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
                   kControlQueue);
     }
   }
+  if (const auto old = demux_.Find(tuple)) EndTimeWait(*streams_[*old]);
   EngineStream* s = NewStream(tuple, pool, congestion, &result.error);
+  iss_above_.reset();
   if (s == nullptr) return result;
   result.id = s->id;
   s->connection.OpenActive(now_);
@@ -403,6 +420,7 @@ void Engine::Close(EngineStream& s, bool keep_frags) {
   } else {
     s.connection.Close(now_);
     s.connection.ShutdownReceive(now_);
+    CountOrphan(s);
   }
   MarkDirty(s);
 }

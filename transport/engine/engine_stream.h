@@ -57,6 +57,7 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   Connection connection;
   SendQueue send_queue;
   HeaderTemplate headers;
+  uint8_t dscp = 0;
   uint16_t identification = 0;
 
   // Next hop.
@@ -86,6 +87,9 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   bool is_open = true;               // A handle is held, or will be.
   bool was_connected = false;
   bool send_is_closed = false;
+  bool is_in_demux = true;   // The 4-tuple is still this stream's.
+  bool is_orphan = false;    // Counts in Engine::orphans_.
+  Reports reports = 0;       // Not taken yet.
   std::string abort_reason;  // The application's words.
   bool is_finished = false;  // CLOSED, and nothing more to transmit.
   TcpError error = TcpError::kNone;

@@ -104,7 +104,7 @@ bool Engine::Settle(EngineStream& s) {
     if (s.error == TcpError::kNone) s.error = s.connection.error();
     RemoveRule(s);
     ReleaseHandshake(s);
-    demux_.Erase(s.tuple);
+    ForgetTuple(s);
     if (s.listener.has_value()) {  // Died before it was accepted.
       const uint32_t listener = *s.listener;
       s.ListNode<EngineStream, AcceptTag>::Unlink();
@@ -114,6 +114,9 @@ bool Engine::Settle(EngineStream& s) {
       Close(s, /*keep_frags=*/false);
     }
   }
+  // Nothing follows that needs its queue: the rule's room is others'.
+  if (s.connection.state() == State::kTimeWait) RemoveRule(s);
+  if (s.is_orphan) UncountOrphan(s);
   SetTimer(s);
   if (s.is_finished && !s.is_open && s.send_queue.empty()) {
     Destroy(s);
@@ -213,7 +216,12 @@ void Engine::PollEvents(EngineStream& s) {
         ++s.readable_edge;
         break;
       case Event::Kind::kUrgent:
-      case Event::Kind::kStalled:
+        s.reports |= kReportUrgent;
+        break;
+      case Event::Kind::kStalled:  // RFC 9293 3.8.3 (b), SHLD-9.
+        s.reports |= kReportStalled;
+        neighbors_.OnDoubt(s.neighbor, now_);
+        break;
       case Event::Kind::kAcked:
       case Event::Kind::kWritable:
       case Event::Kind::kClosed:
@@ -253,6 +261,7 @@ Readiness Engine::ReadinessOf(const EngineStream& s) const {
   if (!s.completions.empty()) ready |= kSendCompleted;
   if (s.was_connected) ready |= kConnected;
   if (s.error != TcpError::kNone) ready |= kFailed;
+  if (s.reports != 0) ready |= kReported;
   return ready;
 }
 

@@ -88,6 +88,13 @@ bool NeighborTable::OnAnswer(const IpAddress& ip, const MacAddress& mac,
   return changed;
 }
 
+void NeighborTable::OnDoubt(uint32_t index, Instant now) {
+  Entry& entry = entries_[index];
+  if (entry.state == State::kReachable && entry.next_action > now) {
+    entry.next_action = now;
+  }
+}
+
 std::optional<IpAddress> NeighborTable::PollRequest(Instant now) {
   for (uint32_t i = 0; i < entries_.size(); ++i) {
     Entry& entry = entries_[i];

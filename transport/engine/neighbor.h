@@ -71,6 +71,9 @@ class NeighborTable {
   // An ARP packet named `ip` at `mac`. True when an entry changed.
   bool OnAnswer(const IpAddress& ip, const MacAddress& mac, bool create,
                 Instant now);
+  // TCP doubts that the next hop is there (RFC 1122 3.3.1.4, "negative
+  // advice"): it is asked again at once. It keeps its address meanwhile.
+  void OnDoubt(uint32_t index, Instant now);
   // A request that is owed at `now`: for whom. Call until empty.
   std::optional<IpAddress> PollRequest(Instant now);
   // An entry that failed since the last call.

@@ -132,6 +132,26 @@ TEST(TimerHeap, AgreesWithASearchUnderRandomUse) {
   }
 }
 
+// RFC 9293 MUST-46, MUST-57, MUST-63; RFC 1122 3.2.1.3.
+TEST(Route, WhoCanBeAPeer) {
+  const Route route{.address = IpAddress::V4(10, 0, 4, 1), .prefix_bits = 22};
+  const auto can = [&](const char* ip) {
+    return route.CanBePeer(*IpAddress::Parse(ip));
+  };
+  EXPECT_TRUE(can("10.0.4.2"));
+  EXPECT_TRUE(can("10.0.5.0"));
+  EXPECT_TRUE(can("10.0.8.255")) << "not our prefix";
+  EXPECT_TRUE(can("fd00::1"));
+  for (const char* ip :
+       {"0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.1.1",
+        "255.255.255.255", "10.0.4.0", "10.0.7.255", "ff02::1", "::", "::1"}) {
+    EXPECT_FALSE(can(ip)) << ip;
+  }
+  // RFC 3021: a link of two has no broadcast.
+  const Route pair{.address = IpAddress::V4(10, 0, 0, 0), .prefix_bits = 31};
+  EXPECT_TRUE(pair.CanBePeer(IpAddress::V4(10, 0, 0, 1)));
+}
+
 TEST(Route, OnLinkGatewayAndNone) {
   Route route{IpAddress::V4(10, 0, 0, 1), 20, std::nullopt};
   const IpAddress near = IpAddress::V4(10, 0, 15, 9);
@@ -164,6 +184,21 @@ TEST(Neighbor, AsksThreeTimesThenFails) {
   // The next stream asks anew.
   EXPECT_EQ(table.Acquire(ip, At(4_s)), index);
   EXPECT_EQ(table.PollRequest(At(4_s)), ip);
+}
+
+// RFC 9293 MUST-20 (b): R1 makes the next hop a question again, at once.
+TEST(Neighbor, DoubtAsksAgainAndKeepsTheAddress) {
+  NeighborTable table({});
+  const IpAddress ip = IpAddress::V4(10, 0, 0, 2);
+  const uint32_t index = *table.Acquire(ip, At(0_s));
+  ASSERT_EQ(table.PollRequest(At(0_s)), ip);
+  EXPECT_TRUE(table.OnAnswer(ip, {2, 0, 0, 0, 0, 2}, false, At(0_s)));
+  EXPECT_EQ(table.PollRequest(At(1_s)), std::nullopt);
+  table.OnDoubt(index, At(1_s));
+  EXPECT_EQ(table.PollRequest(At(1_s)), ip);
+  EXPECT_TRUE(table.entry(index).has_mac());
+  table.OnDoubt(index, At(1_s));  // Asked already.
+  EXPECT_EQ(table.PollRequest(At(1_s)), std::nullopt);
 }
 
 TEST(Neighbor, OnlyAQuestionForUsMakesAnEntry) {

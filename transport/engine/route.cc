@@ -24,4 +24,26 @@ std::optional<IpAddress> Route::NextHop(const IpAddress& destination) const {
   return gateway;
 }
 
+bool Route::CanBePeer(const IpAddress& ip) const {
+  const uint8_t first = ip.bytes[0];
+  if (!ip.is_v4()) {
+    IpAddress loopback{.family = IpFamily::kIpv6};
+    const bool is_unspecified = ip == loopback;
+    loopback.bytes[15] = 1;
+    return first != 0xff && !is_unspecified && ip != loopback;
+  }
+  if (first == 0 || first == 127 || first >= 224) return false;
+  // Of a prefix with room for them, all ones and all zeros are no hosts.
+  if (!address.is_v4() || prefix_bits > 30 ||
+      !SamePrefix(ip, address, prefix_bits)) {
+    return true;
+  }
+  const uint32_t host_mask = 0xffffffffu >> prefix_bits;
+  uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) {
+    value = value << 8 | ip.bytes[static_cast<size_t>(i)];
+  }
+  return (value & host_mask) != 0 && (value & host_mask) != host_mask;
+}
+
 }  // namespace devwire

@@ -20,6 +20,9 @@ struct Route {
   // The neighbour to hand the packet to; empty: no route. An IPv6 destination
   // of an IPv4 stack has none, unless a neighbour names it (see NeighborTable).
   std::optional<IpAddress> NextHop(const IpAddress& destination) const;
+  // False for what is no single host of any network: multicast, broadcast (that
+  // of our prefix too), loopback, "this". RFC 1122 3.2.1.3, RFC 4291 2.
+  bool CanBePeer(const IpAddress& ip) const;
 };
 
 }  // namespace devwire

@@ -60,7 +60,18 @@ inline constexpr Readiness kSendCompleted = 4;  // PollSendCompletions has some
 inline constexpr Readiness kAcceptable = 8;     // listener: a connection waits
 inline constexpr Readiness kConnected = 16;     // the handshake is complete
 inline constexpr Readiness kFailed = 32;        // fatal; always reported
-inline constexpr Readiness kAllReadiness = 63;
+inline constexpr Readiness kReported = 64;      // TakeReports() has some
+inline constexpr Readiness kAllReadiness = 127;
+
+// Bits of what happened to a stream and is not its end: RFC 9293 3.9.1.8.
+using Reports = uint32_t;
+// R1 was reached: sent three times again, and no answer. RFC 9293 3.8.3.
+inline constexpr Reports kReportStalled = 1;
+// ICMP says so; soft, so the stream goes on. RFC 9293 3.9.2.2.
+inline constexpr Reports kReportUnreachable = 2;
+inline constexpr Reports kReportTimeExceeded = 4;
+// The end of the peer's urgent data moved on. RFC 9293 3.8.5.
+inline constexpr Reports kReportUrgent = 8;
 
 }  // namespace devwire
 

@@ -50,7 +50,7 @@ struct ConnectionStats {
   bool window_scale = false;
   uint16_t advmss = 0;   // What our SYN announced.
   uint32_t rcv_mss = 0;  // Of full segments in, as estimated.
-  Duration srtt;  // Zero before a sample.
+  Duration srtt;         // Zero before a sample.
   Duration rttvar;
   Duration rtt_min;  // Zero before a sample.
   Duration rto;

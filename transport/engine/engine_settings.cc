@@ -1,0 +1,53 @@
+// Engine: what the user changes about a stream while it lives, and what a
+// stream reports that is not its end (RFC 9293 3.9.1.8).
+#include "base/check.h"
+#include "transport/engine/engine.h"
+
+namespace devwire {
+
+void Engine::SetNoDelay(EngineStream& s, bool is_on) {
+  s.connection.SetNoDelay(is_on);
+  MarkDirty(s);  // What Nagle held back goes.
+}
+
+void Engine::SetCork(EngineStream& s, bool is_on) {
+  s.connection.SetCork(is_on);
+  MarkDirty(s);
+}
+
+void Engine::SetKeepAlive(EngineStream& s,
+                          const std::optional<KeepAlive::Options>& options) {
+  now_ = clock_.Now();
+  s.connection.SetKeepAlive(options, now_);
+  MarkDirty(s);  // Its next deadline.
+}
+
+// RFC 9293 MUST-48 and SHLD-21. The 6 bits go unchanged into every header.
+void Engine::SetDscp(EngineStream& s, uint8_t dscp) {
+  s.dscp = dscp;
+  MakeHeaders(s);
+}
+
+void Engine::MakeHeaders(EngineStream& s) {
+  s.headers = HeaderTemplate({.source_mac = io_.limits().mac,
+                              .tuple = s.tuple,
+                              .ttl = options_.ttl,
+                              .dscp = s.dscp});
+  if (s.has_mac) {
+    s.headers.set_destination_mac(neighbors_.entry(s.neighbor).mac);
+  }
+}
+
+void Engine::Report(EngineStream& s, Reports what) {
+  s.reports |= what;
+  MarkDirty(s);
+}
+
+Reports Engine::TakeReports(EngineStream& s) {
+  const Reports taken = s.reports;
+  s.reports = 0;
+  MarkDirty(s);
+  return taken;
+}
+
+}  // namespace devwire
