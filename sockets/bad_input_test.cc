@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <filesystem>
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -186,6 +187,57 @@ TEST_F(OpenBadInput, BlocksFrom1024OnLeaveAPortToListenOn) {
   EXPECT_GE((*listener)->local().port, Port{1024});
 }
 
+// Each knob out of its range, at either end: which one, and what to set.
+TEST_F(OpenBadInput, TcpKnobsOutOfRange) {
+  ConfigureSoftnic("dev=sn0");
+  struct Row {
+    const char* words;
+    std::function<void(TcpKnobs&)> set;
+  };
+  const Duration kNegative = Duration::Nanoseconds(-1);
+  const Row rows[] = {
+      {"max_mss is 87: set it to 88 to 65495",
+       [](TcpKnobs& k) { k.max_mss = 87; }},
+      {"max_mss is 65496", [](TcpKnobs& k) { k.max_mss = 65496; }},
+      {"send_budget_bytes", [](TcpKnobs& k) { k.send_budget_bytes = 4095; }},
+      {"receive_budget_bytes is 4095: set it to 4096 to 1073741824",
+       [](TcpKnobs& k) { k.receive_budget_bytes = 4095; }},
+      {"receive_budget_bytes",
+       [](TcpKnobs& k) { k.receive_budget_bytes = (1u << 30) + 1; }},
+      {"ttl is 0: set it to 1 to 255", [](TcpKnobs& k) { k.ttl = 0; }},
+      {"dscp is 64: set it to 0 to 63", [](TcpKnobs& k) { k.dscp = 64; }},
+      {"delayed_ack_time is 0.5 s: set it to 0 s to 0.499 s",
+       [](TcpKnobs& k) { k.delayed_ack_time = 500_ms; }},
+      {"delayed_ack_time",
+       [&](TcpKnobs& k) { k.delayed_ack_time = kNegative; }},
+      {"rto_min is 0 s", [](TcpKnobs& k) { k.rto_min = Duration(); }},
+      {"rto_initial is 0.1 s: set it to 0.2 s to 120 s",
+       [](TcpKnobs& k) { k.rto_initial = 100_ms; }},
+      {"rto_max is 121 s", [](TcpKnobs& k) { k.rto_max = 121_s; }},
+      {"syn_retries is -1: set it to 0 to 127",
+       [](TcpKnobs& k) { k.syn_retries = -1; }},
+      {"data_retries is 128", [](TcpKnobs& k) { k.data_retries = 128; }},
+      {"orphan_retries", [](TcpKnobs& k) { k.orphan_retries = 128; }},
+      {"user_timeout is 0 s", [](TcpKnobs& k) { k.user_timeout = Duration(); }},
+      {"keepalive.idle", [](TcpKnobs& k) { k.keepalive = {.idle = 32768_s}; }},
+      {"keepalive.interval",
+       [](TcpKnobs& k) { k.keepalive = {.interval = Duration()}; }},
+      {"keepalive.probes is 0: set it to 1 to 127",
+       [](TcpKnobs& k) { k.keepalive = {.probes = 0}; }},
+      {"time_wait is 601 s", [](TcpKnobs& k) { k.time_wait = 601_s; }},
+      {"fin_wait_2", [](TcpKnobs& k) { k.fin_wait_2 = 601_s; }},
+      {"max_orphans", [](TcpKnobs& k) { k.max_orphans = 65536; }},
+      {"challenge_ack_interval is 11 s: set it to 0 s to 10 s",
+       [](TcpKnobs& k) { k.challenge_ack_interval = 11_s; }}};
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.words);
+    StackOptions o = One();
+    row.set(o.tcp);
+    ExpectError(Stack::Open(o).status(), EINVAL,
+                std::string("TcpKnobs::") + row.words);
+  }
+}
+
 // Without the rule for its own address a stack hears nothing: it says so.
 TEST_F(OpenBadInput, NoRoomForASingleRule) {
   ConfigureSoftnic("dev=sn0,rules=0");
@@ -310,6 +362,11 @@ TEST_F(ConnectBadInput, AddressesThatCannotBe) {
   ExpectError(
       one.stack->Connect({*IpAddress::Parse("fd00::1"), Port{80}}).status(),
       EAFNOSUPPORT, "family");
+  for (const char* ip : {"224.0.0.1", "255.255.255.255", "10.0.0.255"}) {
+    SCOPED_TRACE(ip);  // RFC 9293 MUST-46.
+    ExpectError(one.stack->Connect({*IpAddress::Parse(ip), Port{80}}).status(),
+                EADDRNOTAVAIL, "no single host");
+  }
   ExpectError(
       one.stack->Listen({one.stack->address(), Port{80}}, {.backlog = 0})
           .status(),

@@ -64,6 +64,11 @@ absl::Status OpenErrorStatus(OpenError error, const Endpoint& endpoint,
       return core.DeviceFailedStatus();
     case OpenError::kMemoryRevoked:
       return StackCore::RevokedStatus(*memory);
+    case OpenError::kNoPeer:
+      return ErrnoStatus(EADDRNOTAVAIL,
+                         absl::StrFormat("%s is no single host: give a unicast "
+                                         "address",
+                                         what));
   }
   return ErrnoStatus(EIO, "unknown");
 }

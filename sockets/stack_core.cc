@@ -88,7 +88,7 @@ absl::Status CheckOptions(const StackOptions& o) {
   if (const auto known = CongestionByName(o.tcp.congestion); !known.ok()) {
     return known.status();
   }
-  return absl::OkStatus();
+  return CheckTcpKnobs(o.tcp);
 }
 
 }  // namespace
@@ -225,19 +225,10 @@ EngineOptions StackCore::MakeEngineOptions(uint32_t mtu) const {
   e.port_block_bits = options.port_block_bits;
   e.rule_wait = options.rule_wait;
   e.secret = RandomKey();
-  e.tcp.use_timestamps = options.tcp.timestamps;
-  e.tcp.use_sack = options.tcp.sack;
-  e.tcp.nodelay = options.tcp.no_delay;
+  ApplyTcpKnobs(options.tcp, &e);
   if (!options.tcp.congestion.empty()) {
     e.tcp.congestion = FindCongestion(options.tcp.congestion);
   }
-  e.tcp.ecn = options.tcp.ecn;
-  e.tcp.use_pacing = options.tcp.pacing;
-  e.tcp.initial_window_segments = options.tcp.initial_window_segments;
-  e.tcp.time_wait = options.tcp.time_wait;
-  e.tcp.user_timeout = options.tcp.user_timeout;
-  e.receive_budget_bytes = options.tcp.receive_budget_bytes;
-  e.send_budget_bytes = options.tcp.send_budget_bytes;
   return e;
 }
 

@@ -34,6 +34,7 @@
 #include "sockets/poll_set.h"
 #include "sockets/stack_options.h"
 #include "sockets/stream_info.h"
+#include "sockets/tcp_info.h"
 #include "transport/engine/engine.h"
 #include "transport/tcp/congestion.h"
 #include "transport/verbs/device.h"
@@ -166,6 +167,9 @@ class StackCore {
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };
+
+// Of a stream whose longest IP packet is `mtu`, at `now`.
+TcpInfo MakeTcpInfo(const EngineStream& s, uint32_t mtu, Instant now);
 
 // Lets go of a core in a forked child, where nothing of it may be destroyed.
 void AbandonInChild(std::shared_ptr<StackCore> core);

@@ -8,38 +8,14 @@
 #include <vector>
 
 #include "base/time.h"
+#include "sockets/tcp_knobs.h"
 #include "transport/address.h"
-#include "transport/tcp/ecn.h"
 
 namespace devwire {
 
 struct StaticNeighbor {
   IpAddress ip;
   MacAddress mac;
-};
-
-// What TCP is told; the defaults are what Linux does.
-struct TcpKnobs {
-  bool timestamps = true;
-  bool sack = true;
-  bool no_delay = false;  // true: no Nagle (RFC 1122 4.2.3.4)
-  // Congestion control of streams that name no other: "cubic", "newreno", or
-  // "dctcp", which is for networks of one operator and asks for ECN itself.
-  std::string congestion = "cubic";
-  // The initial window, in segments. None: RFC 6928's, ten segments of at most
-  // 1460 bytes, fewer of longer ones.
-  std::optional<uint32_t> initial_window_segments;
-  // Explicit congestion notification (RFC 3168): Linux's tcp_ecn 0, 1 or 2.
-  EcnMode ecn = EcnMode::kWhenAsked;
-  // Text leaves in bursts of a millisecond's worth, not a window at a time.
-  bool pacing = true;
-  // Receive window of one stream, in bytes of payload; bounded by the pool.
-  uint64_t receive_budget_bytes = 4u << 20;
-  // Bytes queued for sending in one stream, at most.
-  uint64_t send_budget_bytes = 8u << 20;
-  // No acknowledgment for this long ends the stream (RFC 5482).
-  Duration user_timeout = Duration::Nanoseconds(120'000'000'000);
-  Duration time_wait = Duration::Nanoseconds(60'000'000'000);  // 2 MSL
 };
 
 struct StackOptions {

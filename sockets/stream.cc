@@ -228,6 +228,11 @@ void Stream::Abort(std::string_view reason) {
 
 void Stream::Close(CloseOptions options) {
   if (!Usable().ok()) return;
+  if (options.linger == Duration()) {
+    Abort("linger is 0");
+  } else if (options.linger) {
+    Linger(*options.linger);
+  }
   // Closed meanwhile: the stream ended with the stack.
   (void)core_->Call([&] {
     core_->poll_set.RemoveStream(id_, std::nullopt);
@@ -273,49 +278,8 @@ absl::Status Stream::WaitConnected(Duration timeout, const CancelFlag* cancel) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<StreamInfo> Stream::Info() {
-  if (absl::Status status = Usable(); !status.ok()) return status;
-  StreamInfo info;
-  const absl::Status called =
-      core_->Call([&] { core_->FillInfo(*core_->engine->Find(id_), &info); });
-  if (!called.ok()) return called;
-  return info;
-}
-
 Endpoint Stream::local() const { return tuple_.local; }
 Endpoint Stream::remote() const { return tuple_.remote; }
-
-void StackCore::FillInfo(const EngineStream& s, StreamInfo* info) {
-  const Connection::Stats stats = s.connection.stats();
-  info->state = StateName(s.connection.state());
-  info->rtt = stats.srtt;
-  info->rttvar = stats.rttvar;
-  info->rto = stats.rto;
-  info->congestion = s.connection.congestion_name();
-  info->snd_mss = stats.smss;
-  info->cwnd = stats.cwnd;
-  info->ssthresh = stats.ssthresh;
-  info->pacing_rate = stats.pacing_rate;
-  info->ecn = stats.ecn;
-  info->snd_wnd = stats.snd_wnd;
-  info->rcv_wnd = stats.rcv_wnd;
-  info->segments_in = stats.segments_in;
-  info->segments_out = stats.segments_out;
-  info->bytes_acked = stats.bytes_acked;
-  info->bytes_received = stats.bytes_received;
-  info->retransmitted_segments = stats.segments_retransmitted;
-  info->bytes_unacked =
-      s.connection.sent_offset() - s.connection.acked_offset();
-  info->bytes_unsent = stats.unsent_bytes;
-  info->bytes_readable = s.connection.readable_bytes();
-  info->device_bytes = s.device_bytes;
-  info->linear_bytes = s.linear_bytes;
-  info->steered = s.steering == Steering::kSteered;
-  info->steering = SteeringName(s.steering);
-  if (s.steering == Steering::kNoQueue) {
-    info->steering += ": " + std::string(engine->queue_error().message());
-  }
-}
 
 absl::Status StackCore::SendFailure(const EngineStream& s) {
   if (s.error != TcpError::kNone) return FailureOf(s, *this);

@@ -27,6 +27,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -37,6 +38,8 @@
 #include "memreg/frag_pool.h"
 #include "sockets/cancel.h"
 #include "sockets/stream_info.h"
+#include "sockets/tcp_info.h"
+#include "sockets/tcp_knobs.h"
 #include "transport/address.h"
 #include "transport/engine/stream_types.h"
 
@@ -49,6 +52,10 @@ struct CloseOptions {
   // device that still works on them. Else the close takes them back, and a
   // later return answers kStale.
   bool keep_frags = false;
+  // SO_LINGER. Empty: what is queued is sent in the background. 0: the peer
+  // gets a reset, and what is queued is lost. Else Close() waits so long, at
+  // most, until the peer has acknowledged all of it.
+  std::optional<Duration> linger;
 };
 
 class Stream {
@@ -102,6 +109,23 @@ class Stream {
   // first. Unread data at the close resets the peer (RFC 2525 2.17).
   void Close(CloseOptions options = {});
 
+  // -- settings --------------------------------------------------------------
+  // At any time; TcpKnobs has the ranges, and what a new stream starts with.
+  absl::Status SetNoDelay(bool is_on);  // true: no Nagle
+  // Holds back a last partial segment, 200 ms at most (TCP_CORK).
+  absl::Status SetCork(bool is_on);
+  // Every segment with text is acknowledged at once.
+  absl::Status SetQuickAck(bool is_on);
+  // Empty: off. From now on, or from the connection on.
+  absl::Status SetKeepAlive(const std::optional<KeepAliveOptions>& options);
+  // Empty: TcpKnobs::data_retries alone decide (TCP_USER_TIMEOUT).
+  absl::Status SetUserTimeout(std::optional<Duration> timeout);
+  // The DSCP of every packet of this stream, 0 to 63. RFC 2474.
+  absl::Status SetDscp(uint8_t dscp);
+  // What was queued so far is urgent. Read in line, as RFC 6093 4 has it; new
+  // protocols should not use it (RFC 9293 SHLD-13).
+  absl::Status MarkUrgent();
+
   // -- asking ----------------------------------------------------------------
   // OK once established; Unavailable (EINPROGRESS) while connecting.
   absl::Status ConnectStatus();
@@ -109,6 +133,14 @@ class Stream {
   absl::Status WaitConnected(Duration timeout,
                              const CancelFlag* cancel = nullptr);
   absl::StatusOr<StreamInfo> Info();
+  // As getsockopt(TCP_INFO) has it. Allocates nothing.
+  absl::StatusOr<TcpInfo> tcp_info();
+  // What happened since the last call and is not the end of the stream;
+  // kReported says that there is something. Who does not want to know does not
+  // ask.
+  absl::StatusOr<Reports> TakeReports();
+  // Of the bytes to be received next, those up to the end of urgent data.
+  absl::StatusOr<uint64_t> UrgentBytes();
   Endpoint local() const;
   Endpoint remote() const;
 
@@ -118,6 +150,10 @@ class Stream {
   friend class Stack;
   Stream(std::shared_ptr<StackCore> core, StreamId id, const FourTuple& tuple,
          bool is_host);
+  // Runs `f` on the engine's thread, with the engine and its stream.
+  template <typename F>
+  absl::Status OnEngine(F&& f);
+  void Linger(Duration patience);
   // OK while the stream can be used at all.
   absl::Status Usable() const;
 

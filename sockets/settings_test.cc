@@ -1,0 +1,382 @@
+// What a stream's user can set and ask: each over the wire, through softnic.
+#include <linux/tcp.h>
+
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "sockets/errno_map.h"
+#include "sockets/two_stacks.h"
+
+namespace devwire {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kSendFrom = 2 << 20;  // Behind the receive pool.
+
+// -- tcp_info -----------------------------------------------------------------
+
+#define SAME_PLACE(field)                                               \
+  static_assert(offsetof(TcpInfo, field) == offsetof(tcp_info, field)); \
+  static_assert(sizeof(TcpInfo::field) == sizeof(tcp_info::field))
+SAME_PLACE(tcpi_state);
+SAME_PLACE(tcpi_ca_state);
+SAME_PLACE(tcpi_retransmits);
+SAME_PLACE(tcpi_probes);
+SAME_PLACE(tcpi_backoff);
+SAME_PLACE(tcpi_options);
+SAME_PLACE(tcpi_rto);
+SAME_PLACE(tcpi_ato);
+SAME_PLACE(tcpi_snd_mss);
+SAME_PLACE(tcpi_rcv_mss);
+SAME_PLACE(tcpi_unacked);
+SAME_PLACE(tcpi_sacked);
+SAME_PLACE(tcpi_lost);
+SAME_PLACE(tcpi_retrans);
+SAME_PLACE(tcpi_fackets);
+SAME_PLACE(tcpi_last_data_sent);
+SAME_PLACE(tcpi_last_ack_sent);
+SAME_PLACE(tcpi_last_data_recv);
+SAME_PLACE(tcpi_last_ack_recv);
+SAME_PLACE(tcpi_pmtu);
+SAME_PLACE(tcpi_rcv_ssthresh);
+SAME_PLACE(tcpi_rtt);
+SAME_PLACE(tcpi_rttvar);
+SAME_PLACE(tcpi_snd_ssthresh);
+SAME_PLACE(tcpi_snd_cwnd);
+SAME_PLACE(tcpi_advmss);
+SAME_PLACE(tcpi_reordering);
+SAME_PLACE(tcpi_rcv_rtt);
+SAME_PLACE(tcpi_rcv_space);
+SAME_PLACE(tcpi_total_retrans);
+SAME_PLACE(tcpi_pacing_rate);
+SAME_PLACE(tcpi_max_pacing_rate);
+SAME_PLACE(tcpi_bytes_acked);
+SAME_PLACE(tcpi_bytes_received);
+SAME_PLACE(tcpi_segs_out);
+SAME_PLACE(tcpi_segs_in);
+SAME_PLACE(tcpi_notsent_bytes);
+SAME_PLACE(tcpi_min_rtt);
+SAME_PLACE(tcpi_data_segs_in);
+SAME_PLACE(tcpi_data_segs_out);
+SAME_PLACE(tcpi_delivery_rate);
+SAME_PLACE(tcpi_busy_time);
+SAME_PLACE(tcpi_rwnd_limited);
+SAME_PLACE(tcpi_sndbuf_limited);
+SAME_PLACE(tcpi_delivered);
+SAME_PLACE(tcpi_delivered_ce);
+SAME_PLACE(tcpi_bytes_sent);
+SAME_PLACE(tcpi_bytes_retrans);
+SAME_PLACE(tcpi_dsack_dups);
+SAME_PLACE(tcpi_reord_seen);
+SAME_PLACE(tcpi_rcv_ooopack);
+SAME_PLACE(tcpi_snd_wnd);
+#undef SAME_PLACE
+// Ours may be a newer one: what lies behind is ignored by who knows less.
+static_assert(sizeof(TcpInfo) >= sizeof(tcp_info));
+
+// The bit fields, which have no offset: through Linux's own eyes.
+tcp_info AsLinux(const TcpInfo& info) {
+  tcp_info linux_info;
+  std::memcpy(&linux_info, &info, sizeof(linux_info));
+  return linux_info;
+}
+
+TEST(TcpInfoTest, BitFieldsLieAsInLinux) {
+  TcpInfo info;
+  info.tcpi_snd_wscale = 3;
+  info.tcpi_rcv_wscale = 14;
+  info.tcpi_delivery_rate_app_limited = 1;
+  info.tcpi_fastopen_client_fail = 2;
+  const tcp_info seen = AsLinux(info);
+  EXPECT_EQ(seen.tcpi_snd_wscale, 3);
+  EXPECT_EQ(seen.tcpi_rcv_wscale, 14);
+  EXPECT_EQ(seen.tcpi_delivery_rate_app_limited, 1);
+  EXPECT_EQ(seen.tcpi_fastopen_client_fail, 2);
+}
+
+// The fields of both ends of a transfer, each against what is known of it.
+TEST(TcpInfoTest, FieldsAreTrue) {
+  constexpr uint64_t kBytes = 300'000;
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  PatternSender sender(*pair.client, net.client(),
+                       {.bytes = kBytes, .offset = kSendFrom, .closes = false});
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  ASSERT_TRUE(net.Until([&] {
+    const bool done = sender.Step();
+    receiver.Step();
+    return done && receiver.bytes() == kBytes;
+  }));
+  const TcpInfo out = *pair.client->tcp_info();
+  const TcpInfo in = *pair.server->tcp_info();
+  EXPECT_EQ(out.tcpi_state, 1);
+  EXPECT_EQ(out.tcpi_options,
+            TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE);
+  EXPECT_EQ(out.tcpi_snd_mss, 1448u);
+  EXPECT_EQ(out.tcpi_advmss, 1460u);
+  EXPECT_EQ(out.tcpi_pmtu, 1500u);
+  EXPECT_EQ(out.tcpi_bytes_acked, kBytes);
+  EXPECT_EQ(out.tcpi_bytes_sent - out.tcpi_bytes_retrans, kBytes);
+  EXPECT_EQ(out.tcpi_notsent_bytes, 0u);
+  EXPECT_EQ(out.tcpi_unacked, 0u);
+  EXPECT_EQ(out.tcpi_snd_wscale, in.tcpi_rcv_wscale);
+  EXPECT_EQ(out.tcpi_snd_wnd >> out.tcpi_snd_wscale,
+            in.tcpi_rcv_wnd >> in.tcpi_rcv_wscale);
+  EXPECT_GE(out.tcpi_snd_cwnd, 10u);
+  EXPECT_EQ(out.tcpi_snd_ssthresh, 0x7fffffffu);
+  EXPECT_GE(out.tcpi_rto, 200'000u);
+  EXPECT_GT(out.tcpi_rtt, 0u);
+  EXPECT_LE(out.tcpi_min_rtt, out.tcpi_rtt);
+  EXPECT_EQ(out.tcpi_ato, 40'000u);
+  EXPECT_GE(out.tcpi_data_segs_out, kBytes / 1448);
+  EXPECT_EQ(out.tcpi_data_segs_in, 0u);
+  EXPECT_EQ(in.tcpi_bytes_received, kBytes);
+  EXPECT_EQ(in.tcpi_data_segs_in, out.tcpi_data_segs_out);
+  EXPECT_EQ(in.tcpi_rcv_mss, 1448u);
+  EXPECT_EQ(in.tcpi_segs_in, out.tcpi_segs_out);
+  EXPECT_EQ(in.tcpi_data_segs_out, 0u);
+}
+
+// -- settings -----------------------------------------------------------------
+
+TEST(Settings, ValuesOutOfRangeAreNamed) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  absl::Status status = pair.client->SetDscp(64);
+  EXPECT_EQ(ErrnoOf(status), EINVAL);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("0 to 63"));
+  status = pair.client->SetKeepAlive(KeepAliveOptions{.probes = 128});
+  EXPECT_THAT(std::string(status.message()), HasSubstr("probes is 128"));
+  status = pair.client->SetUserTimeout(Duration());
+  EXPECT_THAT(std::string(status.message()), HasSubstr("user_timeout"));
+  pair.client->Close();
+  EXPECT_EQ(ErrnoOf(pair.client->SetNoDelay(true)), EBADF);
+}
+
+// A peer that is gone without a word is noticed by keep-alives alone.
+TEST(Settings, KeepAliveNoticesThePeersDeath) {
+  TwoStacks::Options options;
+  TwoStacks net(options);
+  TwoStacks::Pair pair = net.Connect();
+  ASSERT_TRUE(pair.client
+                  ->SetKeepAlive(KeepAliveOptions{
+                      .idle = 20_ms, .interval = 10_ms, .probes = 3})
+                  .ok());
+  // While the other end is polled it answers.
+  const MonotonicClock clock;
+  const Instant start = clock.Now();
+  ASSERT_TRUE(net.Until([&] { return clock.Now() - start > 200_ms; }));
+  EXPECT_EQ(pair.client->Info()->state, "ESTABLISHED");
+  // Then nobody polls it any more.
+  while (pair.client->Info()->state == "ESTABLISHED" &&
+         clock.Now() - start < 10_s) {
+    net.client().stack->Poll();
+  }
+  std::array<StreamFrag, 1> frags;
+  EXPECT_EQ(ErrnoOf(pair.client->ReceiveFrags(frags, 1).status()), ETIMEDOUT);
+}
+
+// Urgent data is read in line; the reader hears of it and how far it goes.
+TEST(Settings, UrgentDataIsReported) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  const std::array<std::byte, 5> text{};
+  ASSERT_EQ(*pair.client->SendHost(text), 5u);
+  ASSERT_TRUE(pair.client->MarkUrgent().ok());
+  Reports reports = 0;
+  ASSERT_TRUE(net.Until([&] {
+    reports |= *pair.server->TakeReports();
+    return reports != 0;
+  }));
+  EXPECT_EQ(reports, kReportUrgent);
+  EXPECT_EQ(*pair.server->UrgentBytes(), 5u);
+  EXPECT_EQ(*pair.server->TakeReports(), 0u) << "told once";
+  std::array<std::byte, 3> some;
+  EXPECT_EQ(pair.server->Read(some)->bytes, 3u);
+  EXPECT_EQ(*pair.server->UrgentBytes(), 2u);
+}
+
+// R1: nobody answers; the stream says so and goes on. RFC 9293 SHLD-9, MUST-47.
+TEST(Settings, StalledIsReported) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  std::unique_ptr<Poller> poller = net.client().stack->NewPoller().value();
+  ASSERT_TRUE(
+      poller->Add(*pair.client, kReported, Poller::Trigger::kLevel, 7).ok());
+  const std::array<std::byte, 5> text{};
+  ASSERT_EQ(*pair.client->SendHost(text), 5u);
+  const MonotonicClock clock;
+  const Instant start = clock.Now();
+  std::array<Poller::Ready, 1> ready;
+  size_t count = 0;
+  while (count == 0 && clock.Now() - start < 10_s) {
+    net.client().stack->Poll();  // The server is deaf.
+    count = poller->Wait(ready, Duration()).value();
+  }
+  ASSERT_EQ(count, 1u);
+  EXPECT_EQ(*pair.client->TakeReports(), kReportStalled);
+  EXPECT_EQ(pair.client->tcp_info()->tcpi_retransmits, 3);
+  EXPECT_EQ(pair.client->Info()->state, "ESTABLISHED");
+}
+
+// -- closing ------------------------------------------------------------------
+
+TEST(Linger, ZeroResets) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  pair.client->Close({.linger = Duration()});
+  std::array<std::byte, 1> byte;
+  absl::Status status;
+  ASSERT_TRUE(net.Until([&] {
+    status = pair.server->Read(byte).status();
+    return !status.ok();
+  }));
+  EXPECT_EQ(ErrnoOf(status), ECONNRESET);
+}
+
+// With a time, Close() comes back when the peer has everything, or after it.
+TEST(Linger, WaitsForTheAcknowledgmentAndNoLonger) {
+  TwoStacks::Options options;
+  options.stack.mode = StackOptions::Mode::kBusyThread;
+  TwoStacks net(options);
+  const MonotonicClock clock;
+  {
+    TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+    const std::vector<std::byte> text(100'000);
+    const size_t sent = *pair.client->SendHost(text);
+    const Instant start = clock.Now();
+    pair.client->Close({.linger = 20_s});
+    EXPECT_LT(clock.Now() - start, 15_s);
+    // All of it is there, without a further word of the client's.
+    std::vector<std::byte> read(sent);
+    const absl::StatusOr<Received> got = pair.server->Read(read);
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->bytes, sent);
+    EXPECT_TRUE(got->end_of_stream);
+  }
+  {  // A window that stays closed.
+    TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+    const std::vector<std::byte> text(8 << 20);
+    size_t sent = 0;
+    for (int i = 0; i < 100; ++i) sent += *pair.client->SendHost(text);
+    const Instant start = clock.Now();
+    pair.client->Close({.linger = 200_ms});
+    EXPECT_GE(clock.Now() - start, 200_ms);
+    EXPECT_LT(clock.Now() - start, 10_s);
+  }
+}
+
+// Closed streams with a peer that reads nothing: at the limit the next one's
+// peer is reset, and none waits forever.
+TEST(Orphans, AreLimited) {
+  TwoStacks::Options options;
+  options.stack.tcp.max_orphans = 2;
+  TwoStacks net(options);
+  std::vector<TwoStacks::Pair> pairs;
+  for (int i = 0; i < 3; ++i) {
+    pairs.push_back(net.Connect(std::nullopt, std::nullopt));
+  }
+  for (TwoStacks::Pair& pair : pairs) pair.client->Close();
+  std::array<std::byte, 1> byte;
+  ASSERT_TRUE(net.Until([&] { return !pairs[2].server->Read(byte).ok(); }));
+  EXPECT_EQ(ErrnoOf(pairs[2].server->Read(byte).status()), ECONNRESET);
+  for (int i = 0; i < 2; ++i) {  // These saw a FIN.
+    EXPECT_TRUE(
+        pairs[static_cast<size_t>(i)].server->Read(byte)->end_of_stream);
+  }
+  // Their peers close too: there is room again.
+  for (int i = 0; i < 2; ++i) pairs[static_cast<size_t>(i)].server->Close();
+  ASSERT_TRUE(net.Until([&, polls = 0]() mutable { return ++polls > 200; }));
+  TwoStacks::Pair again = net.Connect(std::nullopt, std::nullopt);
+  again.client->Close();
+  ASSERT_TRUE(net.Until([&] {
+    const auto read = again.server->Read(byte);
+    return !read.ok() || read->end_of_stream;
+  }));
+  EXPECT_TRUE(again.server->Read(byte).ok());
+}
+
+// RFC 6191: the 4-tuple of a stream in TIME-WAIT is opened anew, by the peer's
+// SYN at once, by ours after a second.
+TEST(TimeWaitReuse, BothWays) {
+  TwoStacks net({});
+  const Endpoint server{net.server().stack->address(), Port{7777}};
+  std::unique_ptr<Listener> listener =
+      net.server().stack->Listen(server, {.memory = net.server().pool}).value();
+  ConnectOptions from;
+  from.memory = net.client().pool;
+  from.local_port = Port{50'001};
+  std::unique_ptr<Stream> client;
+  std::unique_ptr<Stream> accepted;
+  absl::Status refused;
+  const auto connect = [&] {
+    auto started = net.client().stack->StartConnect(server, from);
+    refused = started.status();
+    if (!started.ok()) return false;
+    client = *std::move(started);
+    return net.Until([&] {
+      if (accepted == nullptr) accepted = *listener->TryAccept();
+      return accepted != nullptr && client->ConnectStatus().ok();
+    });
+  };
+  // The server closes first, so TIME-WAIT is there.
+  ASSERT_TRUE(connect());
+  accepted->Close();
+  std::array<StreamFrag, 1> frags;
+  ASSERT_TRUE(
+      net.Until([&] { return client->ReceiveFrags(frags, 1)->end_of_stream; }));
+  client->Close();
+  accepted.reset();
+  ASSERT_TRUE(net.Until([&, polls = 0]() mutable { return ++polls > 200; }));
+  ASSERT_TRUE(connect()) << refused;
+  // Bytes go through the new one, into device memory.
+  PatternSender sender(*client, net.client(),
+                       {.bytes = 20'000, .offset = kSendFrom});
+  PatternReceiver receiver(*accepted, net.server(), 0);
+  ASSERT_TRUE(net.Until([&] {
+    sender.Step();
+    return receiver.Step();
+  }));
+  EXPECT_EQ(receiver.bytes(), 20'000u);
+  EXPECT_EQ(receiver.first_wrong(), std::nullopt);
+  // Now the client has closed first.
+  accepted->Close();
+  ASSERT_TRUE(
+      net.Until([&] { return client->ReceiveFrags(frags, 1)->end_of_stream; }));
+  EXPECT_EQ(client->Info()->state, "TIME-WAIT");
+  client->Close();
+  accepted.reset();
+  EXPECT_FALSE(connect());
+  EXPECT_EQ(ErrnoOf(refused), EADDRINUSE) << "not before a second";
+  const MonotonicClock clock;
+  const Instant start = clock.Now();
+  ASSERT_TRUE(net.Until([&] { return clock.Now() - start > 1100_ms; }));
+  EXPECT_TRUE(connect()) << refused;
+}
+
+// MUST-42: a port can be listened on while one of its number is being opened.
+TEST(Ports, ListenBesideAnOpenFromTheSamePort) {
+  TwoStacks net({});
+  ConnectOptions from;
+  from.local_port = Port{50'002};
+  const Endpoint nobody{net.server().stack->address(), Port{1}};
+  std::unique_ptr<Stream> opening =
+      net.client().stack->StartConnect(nobody, from).value();
+  EXPECT_EQ(opening->Info()->state, "SYN-SENT");
+  const auto listener =
+      net.client().stack->Listen({net.client().stack->address(), Port{50'002}});
+  EXPECT_TRUE(listener.ok()) << listener.status();
+  EXPECT_EQ(opening->Info()->state, "SYN-SENT") << "MUST-41";
+}
+
+}  // namespace
+}  // namespace devwire

@@ -1,0 +1,128 @@
+#include "sockets/tcp_knobs.h"
+
+#include <cerrno>
+
+#include "absl/strings/str_format.h"
+#include "sockets/errno_map.h"
+
+namespace devwire {
+namespace {
+
+constexpr Duration kMillisecond = 1_ms;
+constexpr Duration kTwoMinutes = 120_s;
+constexpr Duration kTenMinutes = 600_s;
+
+absl::Status Check(const char* knob, uint64_t value, uint64_t low,
+                   uint64_t high) {
+  if (low <= value && value <= high) return absl::OkStatus();
+  return ErrnoStatus(
+      EINVAL, absl::StrFormat("TcpKnobs::%s is %u: set it to %u to %u", knob,
+                              value, low, high));
+}
+
+absl::Status Check(const char* knob, Duration value, Duration low,
+                   Duration high) {
+  if (low <= value && value <= high) return absl::OkStatus();
+  return ErrnoStatus(
+      EINVAL,
+      absl::StrFormat("TcpKnobs::%s is %g s: set it to %g s to %g s", knob,
+                      value.seconds(), low.seconds(), high.seconds()));
+}
+
+absl::Status CheckRetries(const char* knob, int value) {
+  constexpr int kMost = 127;  // As Linux's sysctls; the counter is a byte.
+  if (0 <= value && value <= kMost) return absl::OkStatus();
+  return ErrnoStatus(
+      EINVAL, absl::StrFormat("TcpKnobs::%s is %d: set it to 0 to %d", knob,
+                              value, kMost));
+}
+
+absl::Status CheckRto(const TcpKnobs& k) {
+  absl::Status status = Check("rto_min", k.rto_min, kMillisecond, kTwoMinutes);
+  if (status.ok()) {
+    status = Check("rto_initial", k.rto_initial, k.rto_min, k.rto_max);
+  }
+  if (status.ok()) {
+    status = Check("rto_max", k.rto_max, k.rto_initial, kTwoMinutes);
+  }
+  return status;
+}
+
+}  // namespace
+
+absl::Status CheckKeepAlive(const KeepAliveOptions& options) {
+  constexpr Duration kMost = 32767_s;  // Linux's MAX_TCP_KEEPIDLE, KEEPINTVL.
+  absl::Status status =
+      Check("keepalive.idle", options.idle, kMillisecond, kMost);
+  if (status.ok()) {
+    status = Check("keepalive.interval", options.interval, kMillisecond, kMost);
+  }
+  if (status.ok()) {
+    status = Check(
+        "keepalive.probes",
+        static_cast<uint64_t>(options.probes > 0 ? options.probes : 0), 1, 127);
+  }
+  return status;
+}
+
+absl::Status CheckUserTimeout(Duration timeout) {
+  return Check("user_timeout", timeout, kMillisecond, 86'400_s);
+}
+
+absl::Status CheckTcpKnobs(const TcpKnobs& k) {
+  // Linux's TCP_MIN_MSS; the most that an IPv4 packet holds.
+  absl::Status checks[] = {
+      Check("max_mss", k.max_mss == 0 ? 88u : k.max_mss, 88, 65495),
+      Check("send_budget_bytes", k.send_budget_bytes, 4096, uint64_t{1} << 40),
+      Check("receive_budget_bytes", k.receive_budget_bytes, 4096,
+            uint64_t{1} << 30),
+      Check("ttl", k.ttl, 1, 255),
+      Check("dscp", k.dscp, 0, 63),
+      Check("delayed_ack_time", k.delayed_ack_time, Duration(), 499_ms),
+      CheckRto(k),
+      CheckRetries("syn_retries", k.syn_retries),
+      CheckRetries("data_retries", k.data_retries),
+      CheckRetries("orphan_retries", k.orphan_retries),
+      CheckUserTimeout(k.user_timeout),
+      k.keepalive ? CheckKeepAlive(*k.keepalive) : absl::OkStatus(),
+      Check("time_wait", k.time_wait, Duration(), kTenMinutes),
+      Check("fin_wait_2", k.fin_wait_2, Duration(), kTenMinutes),
+      Check("max_orphans", k.max_orphans, 0, 65535),
+      Check("challenge_ack_interval", k.challenge_ack_interval, Duration(),
+            10_s)};
+  for (absl::Status& status : checks) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void ApplyTcpKnobs(const TcpKnobs& k, EngineOptions* engine) {
+  Connection::Options& tcp = engine->tcp;
+  tcp.use_timestamps = k.timestamps;
+  tcp.use_window_scale = k.window_scale;
+  tcp.use_sack = k.sack;
+  tcp.nodelay = k.no_delay;
+  tcp.initial_window_segments = k.initial_window_segments;
+  tcp.ecn = k.ecn;
+  tcp.use_pacing = k.pacing;
+  tcp.rtt.rto_min = k.rto_min;
+  tcp.rtt.rto_initial = k.rto_initial;
+  tcp.rtt.rto_max = k.rto_max;
+  tcp.delayed_ack_time = k.delayed_ack_time;
+  tcp.time_wait = k.time_wait;
+  tcp.fin_wait_2 = k.fin_wait_2;
+  tcp.syn_retries = k.syn_retries;
+  tcp.data_retries = k.data_retries;
+  tcp.orphan_retries = k.orphan_retries;
+  tcp.user_timeout = k.user_timeout;
+  tcp.keepalive = k.keepalive;
+  tcp.challenge_ack_interval = k.challenge_ack_interval;
+  engine->max_mss = k.max_mss;
+  engine->receive_budget_bytes = k.receive_budget_bytes;
+  engine->send_budget_bytes = k.send_budget_bytes;
+  engine->ttl = k.ttl;
+  engine->dscp = k.dscp;
+  engine->max_orphans = k.max_orphans;
+}
+
+}  // namespace devwire
