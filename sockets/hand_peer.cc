@@ -167,6 +167,7 @@ void HandPeer::Poll() {
     if (result == ParseResult::kTcp && parsed.tuple.local.port == port_ &&
         !is_stale) {
       last_ = parsed.tcp;
+      last_frame_.assign(frame.header, frame.header + frame.header_bytes);
       ++segments_in_;
       was_reset_ = was_reset_ || (last_.flags & kRst) != 0;
       saw_fin_ = saw_fin_ || (last_.flags & kFin) != 0;

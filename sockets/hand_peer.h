@@ -72,6 +72,8 @@ class HandPeer {
   bool was_reset() const { return was_reset_; }
   bool saw_fin() const { return saw_fin_; }
   const TcpHeader& last() const { return last_; }
+  // Of the same segment: what the control queue holds of its frame.
+  const std::vector<std::byte>& last_frame() const { return last_frame_; }
   SeqNum iss() const { return iss_; }
   SeqNum rcv_nxt() const { return rcv_nxt_; }
   MacAddress mac() const { return host_.io().limits().mac; }
@@ -89,6 +91,7 @@ class HandPeer {
   SeqNum iss_;
   SeqNum rcv_nxt_;
   TcpHeader last_;
+  std::vector<std::byte> last_frame_;
   uint64_t acked_ = 0;
   uint64_t segments_in_ = 0;
   uint32_t ticks_ = 1000;  // Our timestamp clock: one per segment.

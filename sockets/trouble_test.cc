@@ -149,8 +149,8 @@ TEST(Trouble, SlowRulesInASmallTable) {
 TEST(Trouble, MoreStreamsThanRules) {
   TwoStacks net(With(",rule_latency_us=5000,rules=12"));
   Load load(net);
-  load.Run();
   EXPECT_EQ(net.server().Nic().rules, 12u);
+  load.Run();
   EXPECT_GT(load.host_bytes(), 0u);
   EXPECT_LT(load.host_bytes(), 2 * kStreams * kBytes);
 }

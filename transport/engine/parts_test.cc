@@ -1,12 +1,14 @@
 // The engine's own mechanisms, one by one: demux, timers, neighbours, routes,
 // ports, and the queue of what is to be sent.
 #include <algorithm>
+#include <array>
 #include <map>
 #include <vector>
 
 #include "base/prng.h"
 #include "gtest/gtest.h"
 #include "transport/engine/demux.h"
+#include "transport/engine/iss.h"
 #include "transport/engine/neighbor.h"
 #include "transport/engine/port_table.h"
 #include "transport/engine/route.h"
@@ -21,6 +23,43 @@ Instant At(Duration d) { return Instant() + d; }
 FourTuple Tuple(uint16_t local, uint16_t remote, uint8_t host = 2) {
   return {{IpAddress::V4(10, 0, 0, 1), Port{local}},
           {IpAddress::V4(10, 0, 0, host), Port{remote}}};
+}
+
+// -- initial sequence numbers, RFC 9293 3.4.1 ---------------------------------
+
+// The reference's own vector: key 00..0f, message 00..0e.
+TEST(Iss, SipHashAsPublished) {
+  std::array<uint8_t, 15> message;
+  for (uint8_t i = 0; i < message.size(); ++i) message[i] = i;
+  const HashKey key{0x0706050403020100, 0x0f0e0d0c0b0a0908};
+  EXPECT_EQ(SipHash24(key, message), 0xa129ca6149be45e5u);
+}
+
+// MUST-8: one for every 4 us, and it wraps.
+TEST(Iss, FollowsTheClock) {
+  const HashKey secret{1, 2};
+  const SeqNum first = InitialSequenceNumber(Tuple(1, 2), secret, At(0_s));
+  EXPECT_EQ(InitialSequenceNumber(Tuple(1, 2), secret, At(4_us)), first + 1);
+  EXPECT_EQ(InitialSequenceNumber(Tuple(1, 2), secret, At(1_s)),
+            first + 250'000);
+  EXPECT_EQ(
+      InitialSequenceNumber(Tuple(1, 2), secret, At(4_us * (int64_t{1} << 32))),
+      first);
+}
+
+// MUST-9, SHLD-1: a stranger who knows the 4-tuple knows nothing.
+TEST(Iss, DependsOnTheTupleAndTheSecret) {
+  const HashKey secret{1, 2};
+  std::map<uint32_t, int> seen;
+  for (uint16_t port = 1; port <= 100; ++port) {
+    for (uint8_t host = 2; host < 5; ++host) {
+      const FourTuple tuple = Tuple(80, port, host);
+      ++seen[InitialSequenceNumber(tuple, secret, At(0_s)).raw()];
+      ++seen[InitialSequenceNumber(tuple, {1, 3}, At(0_s)).raw()];
+      ++seen[TimestampOffset(tuple, secret)];
+    }
+  }
+  EXPECT_EQ(seen.size(), 900u);
 }
 
 TEST(Demux, FindsWhatWasInsertedAndNothingElse) {

@@ -446,6 +446,14 @@ TEST(ResetTrace, ExactResetEndsItAndTextStaysReadable) {
   EXPECT_EQ(t.Recv().size(), 1u);
 }
 
+// RFC 9293 SHLD-2: the text of a reset says why, to people; it is not read.
+TEST(ResetTrace, MayCarryText) {
+  Trace t = Trace::Established();
+  t.In("R 1:11(10)").Expect(State::kClosed).ExpectNoSlotsInUse().OutNothing();
+  t.ExpectReadable(0);
+  EXPECT_EQ(t.connection().error(), TcpError::kReset);
+}
+
 // RFC 5961 3.2: in the window, but not at RCV.NXT.
 TEST(ResetTrace, InexactResetIsChallenged) {
   Trace t = Trace::Established();

@@ -175,6 +175,41 @@ TEST(PeerWindowTrace, ShrinkingIsTolerated) {  // RFC 9293 3.8.6.
   t.In(".  1:1(0) ack 10001 win 1000").Out(Full(10));
 }
 
+// MUST-35: what was in flight is acknowledged, the window is closed: probes.
+TEST(PeerWindowTrace, ShrunkToZeroItIsProbed) {
+  Trace t = TenInFlight(12'000);
+  t.At(1_ms).In(".  1:1(0) ack 10001 win 0").OutNothing();
+  const Duration rto = t.connection().stats().rto;
+  t.OutAt(1_ms + rto, ".  10001:10002(1) ack 1");
+  t.In(".  1:1(0) ack 10001 win 5000");
+  t.Out(".  10001:11001(1000) ack 1", "P. 11001:12001(1000) ack 1");
+}
+
+// SHLD-16, SHLD-17: what is in flight is sent again, window or not, and a peer
+// that answers is no dead one, however often it refuses.
+TEST(PeerWindowTrace, ShrunkWindowDoesNotTimeOut) {
+  Trace::Setup setup;
+  setup.options.data_retries = 3;
+  Trace t = Trace::Established(setup);
+  t.Send(2000).Out(Full(0), "P. 1001:2001(1000) ack 1");
+  t.In(".  1:1(0) ack 1 win 0").OutNothing();
+  for (int i = 0; i < 10; ++i) {
+    t.ExpectOneWithin(121_s);
+    EXPECT_EQ(t.last_out().stream_offset, 0u);
+    t.In(".  1:1(0) ack 1 win 0").OutNothing();
+  }
+  t.Expect(State::kEstablished);
+}
+
+// RFC 9293 3.8.6.2.1 (4): a window that stays below a segment and below half
+// of the largest one is used after the override's time, 0.1 to 1 s.
+TEST(SillyWindowTrace, AnOverrideEndsTheWait) {
+  Trace t = Trace::Established({.peer_wnd = 4000});
+  t.Send(5000).Out(Full(0), Full(1), Full(2), Full(3));
+  t.At(1_ms).In(".  1:1(0) ack 4001 win 600").OutNothing();
+  t.OutAt(201_ms, ".  4001:4601(600) ack 1");
+}
+
 // RFC 9293 3.8.6.1: first after the RTO, then exponentially.
 TEST(ProbeTrace, ZeroWindowIsProbedWithBackoff) {
   Trace t = Trace::Established();
@@ -253,6 +288,15 @@ TEST(TimeoutTrace, StalledAtR1) {
   t.OutAt(15 * rto, Full(0)).ExpectEvents("");
   t.In(AckTo(1)).ExpectEvents("acked");
   EXPECT_EQ(t.connection().error(), TcpError::kNone);
+}
+
+TEST(TimeoutTrace, R2IsLongEnough) {  // SHLD-11: 100 s at least.
+  Trace t = Trace::Established();
+  t.Send(1000).Out(Full(0));
+  const Duration rto = t.connection().stats().rto;
+  for (int i = 1; i <= 9; ++i) t.OutAt(((1 << i) - 1) * rto, Full(0));
+  EXPECT_GT(t.now() - Instant::FromNanoseconds(1'000'000'000), 100_s);
+  t.Expect(State::kEstablished);
 }
 
 TEST(TimeoutTrace, UserTimeoutEndsItSooner) {

@@ -71,6 +71,21 @@ TEST(TcpOptionsTest, UnknownKindsAreSkipped) {
   EXPECT_EQ(o.mss, 1460);
 }
 
+// RFC 9293 MUST-64: an option need not begin on a word.
+TEST(TcpOptionsTest, AnyAlignment) {
+  for (size_t before = 0; before < 8; ++before) {
+    SCOPED_TRACE(before);
+    std::vector<std::byte> options(before, std::byte{kOptionNop});
+    for (const int byte : {2, 4, 5, 0xb4, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9}) {
+      options.push_back(static_cast<std::byte>(byte));
+    }
+    TcpOptions o;
+    EXPECT_EQ(Parse(options, &o), TcpOptionsResult::kOk);
+    EXPECT_EQ(o.mss, 1460);
+    EXPECT_EQ(o.timestamps, (Timestamps{7, 9}));
+  }
+}
+
 TEST(TcpOptionsTest, NothingIsReadBehindTheEnd) {
   TcpOptions o;
   EXPECT_EQ(Parse(Bytes({0, 2, 4, 5, 0xb4, 1, 1, 1}), &o),
