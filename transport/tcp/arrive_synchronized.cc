@@ -28,7 +28,6 @@ Verdict Connection::ArriveInSynchronized(const Segment& seg, Instant now) {
   // Fourth, check the SYN bit.
   if (seg.has_syn()) return ArriveSyn(seg, now);
 
-  UpdateTsRecent(seg, now);
   return ArriveFromFifthStep(seg, now);
 }
 
@@ -177,6 +176,10 @@ Verdict Connection::ArriveFromFifthStep(const Segment& seg, Instant now) {
       ack_is_due_ = true;
       return Drop(seg, DropReason::kAckOfUnsent);
   }
+  // RFC 7323 5.3 (R3) has this before the ACK is looked at; then a blind
+  // segment just left of RCV.NXT would set TS.Recent, and PAWS end the
+  // connection. As Linux.
+  UpdateTsRecent(seg, now);
   if (fin_sent_ && tcb_.snd_una == tcb_.snd_nxt) {
     ArriveAckOfFin(now);
     if (state_ == State::kClosed) return Drop(seg, DropReason::kNone);

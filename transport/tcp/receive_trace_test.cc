@@ -299,6 +299,18 @@ TEST(PawsTrace, SegmentsWithoutTheOptionAreTaken) {
 }
 
 // RFC 7323 4.3: of a run of delayed segments the first one's is echoed.
+// A blind attacker needs a sequence number near RCV.NXT and half of all
+// timestamps; were TS.Recent his, PAWS would drop whatever the peer sends from
+// then on. He lacks an acknowledgment that we take. RFC 5961 5.
+TEST(PawsTrace, AForgedSegmentDoesNotSetTsRecent) {
+  Trace t = Trace::Established({.timestamps = true});
+  t.At(10_ms).In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");
+  t.At(20_ms).In(".  6:16(10) ack 999 <TS val 900000 ecr 0>");
+  t.ExpectDrop(DropReason::kAckOfUnsent).Out(".  1:1(0) ack 11");
+  t.At(30_ms).In("P. 11:21(10) ack 1").ExpectDrop(DropReason::kNone);
+  t.Out(".  1:1(0) ack 21");
+}
+
 TEST(TimestampsTrace, EchoesTheOldestUnacknowledged) {
   Trace t = PastQuickAcks({.timestamps = true});
   t.In(".  16001:17001(1000) ack 1 <TS val 2000 ecr 1000>").OutNothing();
