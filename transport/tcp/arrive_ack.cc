@@ -1,23 +1,12 @@
 // The ACK field of an arrival in the synchronized states: RFC 9293 3.10.7.4,
-// fifth step, ESTABLISHED; RFC 5961 5; loss recovery of RFC 5681 3.2 and 6582.
-//
-// Recovery in one picture: pipe is what is thought to be in the network,
-//
-//   pipe = flight_size - lost and not sent again - duplicate ACKs * SMSS
-//
-// and text is sent while pipe < cwnd. Each duplicate ACK shrinks pipe, which
-// is RFC 5681's "inflating cwnd" and RFC 3042's limited transmit.
+// fifth step, ESTABLISHED; RFC 5961 5. What else an ACK means while something
+// is lost or SACKed is in recovery.cc.
 #include <algorithm>
 
 #include "base/check.h"
 #include "transport/tcp/connection.h"
 
 namespace devwire {
-namespace {
-
-constexpr uint8_t kDuplicateAckThreshold = 3;  // RFC 5681 3.2.
-
-}  // namespace
 
 Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
   if (SeqLt(seg.ack, tcb_.snd_una)) {
@@ -31,31 +20,45 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
   // RFC 9293 3.8.6.1: a peer that answers window probes is alive.
   if (is_persisting || tcb_.snd_wnd == 0) retries_ = 0;
 
+  const bool is_disturbed = IsDisturbed(seg);
+  AckNews news = NewsOf(seg, now);
   if (seg.ack != tcb_.snd_una) {
-    AdvanceSndUna(seg, now);
-  } else if (IsDuplicateAck(seg)) {
-    OnDuplicateAck(now);
+    AdvanceSndUna(seg, now, &news);
+  } else {
+    news.is_duplicate = IsDuplicateAck(seg);
+  }
+  if (is_disturbed || news.is_duplicate) [[unlikely]] {
+    if (!news.acks_syn) OnDisturbedAck(seg, &news, now);
+  } else if (news.advance > 0 && !news.acks_syn) {
+    duplicate_acks_ = 0;
+    duplicate_ack_bytes_ = 0;
+    GrowWindow(news, news.advance, now);
   }
   UpdateSndWnd(seg);
   return AckResult::kUseful;
 }
 
-// RFC 5681 2, "duplicate acknowledgment", (a) to (e); SEG.ACK is SND.UNA. With
-// SACK the blocks tell more: an ACK of something new out of order counts though
-// its window changed, one of a duplicate only (RFC 2883) does not.
-bool Connection::IsDuplicateAck(const Segment& seg) const {
-  if (flight_size() == 0 || seg.len() != 0) return false;
-  const TcpOptions& options = seg.options;
-  if (!tcb_.sack_permitted || options.sack_block_count == 0) {
-    return uint32_t{seg.wnd} << tcb_.snd_wind_shift == tcb_.snd_wnd;
-  }
-  for (size_t i = 0; i < options.sack_block_count; ++i) {
-    if (InOpenClosed(tcb_.snd_una, options.sack_blocks[i].right,
-                     tcb_.snd_nxt)) {
-      return true;
+inline Connection::AckNews Connection::NewsOf(const Segment& seg,
+                                              Instant now) const {
+  AckNews news{.arrival = {.now = now},
+               .flight_before = flight_size(),
+               .sacked_before = retransmit_queue_.sacked_bytes(),
+               .has_ece = ecn_.is_on() && (seg.flags & kEce) != 0};
+  if (!retransmit_queue_.is_calm()) [[unlikely]] {
+    news.arrival.rtt_min = rtt_.rtt_min();
+    if (tcb_.snd_ts_ok && seg.options.timestamps) {
+      news.arrival.echo_ms = seg.options.timestamps->ecr - options_.ts_offset;
     }
   }
-  return false;
+  return news;
+}
+
+// RFC 5681 2, "duplicate acknowledgment", (a) to (e); SEG.ACK is SND.UNA. One
+// with SACK blocks says more than that, and is none: recovery.cc.
+bool Connection::IsDuplicateAck(const Segment& seg) const {
+  return flight_size() > 0 && seg.len() == 0 && !seg.options_cut &&
+         (seg.options.sack_block_count == 0 || !tcb_.sack_permitted) &&
+         uint32_t{seg.wnd} << tcb_.snd_wind_shift == tcb_.snd_wnd;
 }
 
 inline void Connection::UpdateSndWnd(const Segment& seg) {
@@ -70,19 +73,24 @@ inline void Connection::UpdateSndWnd(const Segment& seg) {
 }
 
 void Connection::AdvanceSndUna(const Segment& seg, Instant now) {
+  AckNews news = NewsOf(seg, now);
+  AdvanceSndUna(seg, now, &news);
+}
+
+void Connection::AdvanceSndUna(const Segment& seg, Instant now, AckNews* news) {
   if (probe_is_out_ && seg.ack == snd_max()) {
     // The peer had room for the probe after all: it counts as sent.
     probe_is_out_ = false;
     tcb_.snd_nxt += 1;
     sent_offset_ += 1;
-    retransmit_queue_.Append(
-        {.seq = tcb_.snd_nxt - 1, .len = 1, .was_retransmitted = true});
+  } else {
+    // The SYN is no data: no congestion window grows by it.
+    news->acks_syn = retransmit_queue_.front().has_syn;
   }
-  const uint32_t flight_before = flight_size();
-  const bool acks_syn = retransmit_queue_.front().has_syn;
-  const RetransmitQueue::Acked acked = retransmit_queue_.AckTo(seg.ack);
+  const RetransmitQueue::Acked acked = retransmit_queue_.AckTo(
+      seg.ack, tcb_.sack_permitted ? &rack_ : nullptr, &news->arrival);
   counts_.segments_acked += acked.segments;
-  const SeqLen advance = seg.ack - tcb_.snd_una;
+  news->advance = seg.ack - tcb_.snd_una;
   tcb_.snd_una = seg.ack;
   retries_ = 0;
 
@@ -97,10 +105,11 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now) {
       Raise(Event::Kind::kWritable);
     }
   }
-  const std::optional<Duration> rtt = RttSample(acked, seg);
-  if (rtt) rtt_.OnSample(*rtt);
-  // The SYN is no data: no congestion window grows by it.
-  if (!acks_syn) OnNewAck(seg, advance, flight_before, rtt, now);
+  news->rtt = RttSample(acked, seg);
+  if (news->rtt) {
+    rtt_.OnSample(*news->rtt);
+    tlp_.OnRttSample();
+  }
   if (tcb_.snd_una == tcb_.snd_nxt) {
     timers_.Stop(Timer::kRetransmit);
     timers_.Stop(Timer::kUser);
@@ -127,53 +136,23 @@ inline std::optional<Duration> Connection::RttSample(
   return std::max<int64_t>(ms, 1) * 1_ms;
 }
 
-// SND.UNA moved by `acked`.
-inline void Connection::OnNewAck(const Segment& seg, uint32_t acked,
-                                 uint32_t flight_before,
-                                 std::optional<Duration> rtt, Instant now) {
-  const bool ends_round = SeqGe(seg.ack, round_end_);
+// `bytes` were delivered outside of fast recovery.
+void Connection::GrowWindow(const AckNews& news, uint32_t bytes, Instant now) {
+  const bool ends_round = SeqGe(tcb_.snd_una, round_end_);
   if (ends_round) round_end_ = tcb_.snd_nxt;
-  const bool has_ece = ecn_.is_on() && (seg.flags & kEce) != 0;
   const bool is_cwnd_limited =
-      cwnd_is_limiting_ && SeqLe(seg.ack, cwnd_limited_to_);
+      cwnd_is_limiting_ && SeqLe(tcb_.snd_una, cwnd_limited_to_);
   if (!is_cwnd_limited) cwnd_is_limiting_ = false;
-  switch (recovery_) {
-    case Recovery::kFastRecovery:
-      if (SeqGe(seg.ack, recover_)) {  // Full acknowledgment.
-        recovery_ = Recovery::kOpen;
-        duplicate_acks_ = 0;
-        duplicate_ack_bytes_ = 0;
-        // One less than SND.NXT then, so that the very next segment's loss is
-        // repaired too: nothing was sent twice that could mislead us.
-        recover_ = recover_ - 1;
-        congestion_->OnRecovered(flight_size(), now);
-        return;
-      }
-      // Partial acknowledgment: the next hole. RFC 6582 3.2, step 3. What it
-      // acknowledges beyond the first segment had left the network before.
-      duplicate_ack_bytes_ -=
-          std::min(duplicate_ack_bytes_, acked - std::min(acked, smss_));
-      duplicate_ack_bytes_ = std::min(duplicate_ack_bytes_, flight_size());
-      retransmit_queue_.MarkFirstLost();
-      return;
-    case Recovery::kLoss:
-      if (SeqGe(seg.ack, recover_)) recovery_ = Recovery::kOpen;
-      break;
-    case Recovery::kOpen:
-      break;
-  }
-  const bool is_after_loss = recovery_ == Recovery::kLoss;
-  duplicate_acks_ = 0;
-  duplicate_ack_bytes_ = 0;
-  congestion_->OnAck({.now = now,
-                      .acked_bytes = acked,
-                      .flight_size = flight_before,
-                      .rtt = rtt,
-                      .srtt = rtt_.srtt(),
-                      .is_cwnd_limited = is_cwnd_limited || is_after_loss,
-                      .ends_round = ends_round,
-                      .has_ece = has_ece});
-  if (has_ece) OnEce(flight_before, now);
+  congestion_->OnAck(
+      {.now = now,
+       .acked_bytes = bytes,
+       .flight_size = news.flight_before,
+       .rtt = news.rtt,
+       .srtt = rtt_.srtt(),
+       .is_cwnd_limited = is_cwnd_limited || recovery_ == Recovery::kLoss,
+       .ends_round = ends_round,
+       .has_ece = news.has_ece});
+  if (news.has_ece) OnEce(news.flight_before, now);
 }
 
 // The network marked what this ACK acknowledges. RFC 3168 6.1.2; after a
@@ -188,23 +167,6 @@ void Connection::OnEce(uint32_t flight_before, Instant now) {
   }
   congestion_->OnEce(flight_before, now);
   ++counts_.ecn_reductions;
-}
-
-void Connection::OnDuplicateAck(Instant now) {
-  ++counts_.duplicate_acks_in;
-  if (duplicate_acks_ < UINT8_MAX) ++duplicate_acks_;
-  // After a timeout everything is being sent again: duplicates prove nothing.
-  if (recovery_ == Recovery::kLoss) return;
-  duplicate_ack_bytes_ = std::min(duplicate_ack_bytes_ + smss_, flight_size());
-  if (recovery_ != Recovery::kOpen) return;
-  if (duplicate_acks_ != kDuplicateAckThreshold) return;
-  // RFC 6582 3.2, step 1: no second recovery for one window of data.
-  if (!SeqGt(tcb_.snd_una, recover_)) return;
-  ++counts_.fast_recoveries;
-  recovery_ = Recovery::kFastRecovery;
-  recover_ = tcb_.snd_nxt;
-  congestion_->OnLoss(flight_size(), now);
-  retransmit_queue_.MarkFirstLost();
 }
 
 }  // namespace devwire

@@ -62,10 +62,7 @@ void CongestionControl::OnEce(uint32_t flight_size, Instant now) {
   ++reductions_;
 }
 
-void CongestionControl::OnRecovered(uint32_t flight_size, Instant) {
-  // RFC 6582 3.2, step 3, "full acknowledgments", option 1: no burst.
-  cwnd_ = std::min(ssthresh_, std::max(flight_size, smss_) + smss_);
-}
+void CongestionControl::OnRecovered(uint32_t, Instant) { cwnd_ = ssthresh_; }
 
 void CongestionControl::OnTimeout(uint32_t flight_size, bool is_first,
                                   Instant now) {

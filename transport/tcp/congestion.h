@@ -4,7 +4,8 @@
 // The connection finds losses and decides what to send again; this decides how
 // much. In recovery the connection sends while pipe < cwnd, where pipe leaves
 // out what arrived or was lost, so cwnd is never inflated (RFC 6582's
-// arithmetic, written as RFC 6675's).
+// arithmetic, written as RFC 6675's). During fast recovery itself the
+// connection spreads the way down to ssthresh by PRR (prr.h).
 //
 // A new algorithm is a file beside this one and a row in congestion.cc. One
 // that models the path (BBR) overrides pacing_rate(), and has Ack to get its
@@ -64,7 +65,8 @@ class CongestionControl {
   // The peer echoed a congestion mark, for the first time in a window of data
   // that saw no loss. RFC 3168 6.1.2.
   void OnEce(uint32_t flight_size, Instant now);
-  // Everything sent before the loss is acknowledged.
+  // Everything sent before the loss is acknowledged: cwnd becomes ssthresh.
+  // RFC 9937 6.
   virtual void OnRecovered(uint32_t flight_size, Instant now);
   // The retransmission timer fired. `is_first`: not yet so for these bytes.
   void OnTimeout(uint32_t flight_size, bool is_first, Instant now);

@@ -19,6 +19,7 @@ Connection::Connection(const Options& options, FragSink& sink)
       ready_(options.max_slot_quota),
       reassembly_(options.max_slot_quota, sink),
       retransmit_queue_(options.max_segments_in_flight),
+      rack_(options.iss),
       congestion_(options.congestion()),
       ecn_(options.ecn, congestion_->echoes_every_mark()),
       rtt_(options.rtt),
@@ -81,7 +82,8 @@ void Connection::UpdatePrediction() {
                        state_ == State::kFinWait2;
   is_plain_ = is_open && reassembly_.empty() && !fin_seq_ &&
               !receive_is_shut_down_ && !reset_owed_ && !is_held_ &&
-              !override_is_due_ && !keepalive_probe_is_due_;
+              !override_is_due_ && !keepalive_probe_is_due_ &&
+              !loss_probe_is_due_;
 }
 
 // Whether every step of RFC 9293 3.10.7.4 has its plain outcome: the next text
@@ -107,6 +109,7 @@ inline Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
   last_arrival_ = now;
   // A segment with text is no duplicate ACK; without news it is none at all.
   if (seg.payload_bytes == 0 || seg.ack != tcb_.snd_una ||
+      seg.options.sack_block_count != 0 ||
       uint32_t{seg.wnd} << tcb_.snd_wind_shift != tcb_.snd_wnd) {
     (void)ProcessAck(seg, now);
     if (seg.payload_bytes == 0) return Verdict::kAccepted;
@@ -131,6 +134,7 @@ void Connection::EnterClosed(TcpError error) {
   tcb_.snd_una = tcb_.snd_nxt;
   probe_is_out_ = override_is_due_ = ack_is_due_ = false;
   keepalive_probe_is_due_ = false;
+  loss_probe_is_due_ = false;
   duplicate_acks_owed_ = 0;
   is_held_ = false;
   error_ = error;
@@ -153,7 +157,8 @@ Connection::Stats Connection::stats() const {
   s.rtt_min = rtt_.srtt() ? rtt_.rtt_min() : Duration();
   s.rto = rtt_.rto();
   s.backoffs = static_cast<uint32_t>(rtt_.backoffs());
-  s.cwnd = congestion_->cwnd();
+  s.cwnd = recovery_ == Recovery::kFastRecovery ? pipe() + prr_.snd_cnt()
+                                                : congestion_->cwnd();
   s.ssthresh = congestion_->ssthresh();
   s.flight_size = flight_size();
   s.smss = smss_;

@@ -16,7 +16,8 @@
 // range of stream offsets. The stream's first byte each way has offset 0.
 //
 // Source:   RFC 9293; 7323 (scaling, timestamps, PAWS); 6298; 5681 and 6582;
-//           2018 and 2883 (SACK blocks sent); 5961. docs/rfc_coverage.md.
+//           2018, 2883, 6675, 8985, 9937, 5682 (SACK and loss recovery); 5961.
+//           docs/rfc_coverage.md.
 // Threads:  one at a time; the engine's.
 // Lifetime: from the engine's set-up to after kClosed was polled and
 //           PollTransmit said false. The FragSink outlives it. Destroying it
@@ -45,14 +46,18 @@
 #include "transport/tcp/keepalive.h"
 #include "transport/tcp/newreno.h"
 #include "transport/tcp/pacer.h"
+#include "transport/tcp/prr.h"
+#include "transport/tcp/rack.h"
 #include "transport/tcp/reassembly.h"
 #include "transport/tcp/receive_window.h"
 #include "transport/tcp/retransmit_queue.h"
 #include "transport/tcp/rtt.h"
+#include "transport/tcp/sack_scoreboard.h"
 #include "transport/tcp/segment.h"
 #include "transport/tcp/state.h"
 #include "transport/tcp/tcb.h"
 #include "transport/tcp/timers.h"
+#include "transport/tcp/undo.h"
 
 namespace devwire {
 
@@ -255,9 +260,13 @@ class Connection {
  private:
   enum class Recovery : uint8_t {
     kOpen,          // Nothing known to be lost.
-    kFastRecovery,  // RFC 6582: until `recover_` is acknowledged.
+    kFastRecovery,  // RFC 6582, 6675: until `recover_` is acknowledged.
     kLoss,          // After a timeout: likewise.
   };
+  // What Timer::kRetransmit is set for. RFC 8985 8: one at a time.
+  enum class RetransmitTimer : uint8_t { kRto, kReordering, kProbe };
+  // F-RTO, RFC 5682: which ACK after a timeout will tell whether it was one.
+  enum class FRto : uint8_t { kOff, kFirstAck, kSecondAck };
   struct OwedReset {
     SeqNum seq;
     SeqNum ack;
@@ -304,17 +313,52 @@ class Connection {
 
   // arrive_ack.cc: the ESTABLISHED part of the fifth step.
   enum class AckResult : uint8_t { kUseful, kOld, kTooOld, kUnsent };
+  // What one ACK brought.
+  struct AckNews {
+    Rack::Arrival arrival;
+    uint32_t flight_before = 0;  // Bytes in flight, and
+    uint32_t sacked_before = 0;  // of them SACKed, before it.
+    SeqLen advance = 0;          // SND.UNA moved so far.
+    uint32_t delivered = 0;      // DeliveredData, RFC 9937.
+    uint32_t lost = 0;           // Bytes found lost by it.
+    std::optional<Duration> rtt;
+    bool acks_syn = false;
+    // RFC 5681 2, and without SACK blocks.
+    bool is_duplicate = false;
+    bool has_ece = false;
+    std::optional<SackBlock> dsack;
+  };
   AckResult ProcessAck(const Segment& seg, Instant now);
   void AdvanceSndUna(const Segment& seg, Instant now);
+  void AdvanceSndUna(const Segment& seg, Instant now, AckNews* news);
+  AckNews NewsOf(const Segment& seg, Instant now) const;
   bool IsDuplicateAck(const Segment& seg) const;
-  void OnDuplicateAck(Instant now);
   void OnEce(uint32_t flight_before, Instant now);
-  void OnNewAck(const Segment& seg, uint32_t acked, uint32_t flight_before,
-                std::optional<Duration> rtt, Instant now);
+  void GrowWindow(const AckNews& news, uint32_t bytes, Instant now);
   std::optional<Duration> RttSample(const RetransmitQueue::Acked& acked,
                                     const Segment& seg) const;
   void UpdateSndWnd(const Segment& seg);
   SeqNum snd_max() const { return tcb_.snd_nxt + (probe_is_out_ ? 1u : 0u); }
+
+  // recovery.cc: ACKs while something is lost, SACKed or sent again.
+  bool IsDisturbed(const Segment& seg) const {
+    return recovery_ != Recovery::kOpen || !retransmit_queue_.is_calm() ||
+           tlp_.is_pending() ||
+           (tcb_.sack_permitted && seg.options.sack_block_count > 0);
+  }
+  void OnDisturbedAck(const Segment& seg, AckNews* news, Instant now);
+  void TakeSackBlocks(const Segment& seg, AckNews* news);
+  void CountDelivered(AckNews* news);
+  void CheckProbe(AckNews* news, Instant now);
+  bool IsSpurious(const AckNews& news);
+  void UndoRecovery(Instant now);
+  void DetectLoss(AckNews* news, Instant now);
+  void EnterFastRecovery(const AckNews& news, Instant now);
+  void ContinueFastRecovery(AckNews* news, Instant now);
+  void EnterLossRecovery(Instant now);
+  void ContinueLossRecovery(const AckNews& news, Instant now);
+  void StepFRto(const AckNews& news, Instant now);
+  void NoteRetransmitted(uint32_t bytes, Instant now);
 
   // arrive_text.cc: the seventh step.
   DropReason ArriveText(const Segment& seg, Instant now);
@@ -333,11 +377,26 @@ class Connection {
   void DiscardReceived();
 
   // deadlines.cc
+  void OnRetransmitDeadline(Instant now);
   void OnRetransmitTimer(Instant now);
+  void OnReorderingTimer(Instant now);
+  void OnProbeTimer(Instant now);
   void OnPersistTimer(Instant now);
   int RetryLimit() const;  // R2.
   bool IsOrphan() const { return close_requested_ && receive_is_shut_down_; }
   void RestartRetransmitTimer(Instant now);
+  void SetRetransmitTimer(RetransmitTimer what, Instant deadline) {
+    retransmit_timer_is_ = what;
+    timers_.Set(Timer::kRetransmit, deadline);
+  }
+  // RFC 8985 7.2.
+  bool MayProbe() const {
+    return tcb_.sack_permitted && recovery_ == Recovery::kOpen &&
+           state_ >= State::kEstablished &&
+           retransmit_queue_.sacked_segments() == 0 &&
+           retransmit_queue_.lost_bytes() == 0;
+  }
+  void SetProbeTimer(Instant now);
   void SetPersistTimer(Instant now);
 
   // keepalive.cc
@@ -346,7 +405,10 @@ class Connection {
   // output.cc
   bool PollOwed(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollSyn(Instant now, TxSegment* out);
-  bool PollRetransmission(Instant now, TxSegment* out);
+  bool PollLost(Instant now, const TxLimits& limits, TxSegment* out);
+  bool PollProbe(Instant now, const TxLimits& limits, TxSegment* out);
+  void FillRetransmission(const SentSegment& sent, Instant now, TxSegment* out);
+  void FillNewText(uint32_t bytes, bool with_fin, Instant now, TxSegment* out);
   bool PollNewText(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollWindowProbe(Instant now, TxSegment* out);
   void PollKeepAlive(Instant now, TxSegment* out);
@@ -364,8 +426,15 @@ class Connection {
   // Small derived values.
   uint32_t flight_size() const { return tcb_.snd_nxt - tcb_.snd_una; }
   uint32_t pipe() const {
-    uint32_t gone = retransmit_queue_.lost_bytes() + duplicate_ack_bytes_;
+    uint32_t gone = retransmit_queue_.lost_bytes() +
+                    retransmit_queue_.sacked_bytes() + duplicate_ack_bytes_;
     return gone < flight_size() ? flight_size() - gone : 0;
+  }
+  // What congestion control lets out now, in bytes.
+  uint32_t cwnd_room() const {
+    if (recovery_ == Recovery::kFastRecovery) return prr_.snd_cnt();
+    const uint32_t cwnd = congestion_->cwnd();
+    return cwnd > pipe() ? cwnd - pipe() : 0;
   }
   uint64_t unsent_bytes() const { return queued_offset_ - sent_offset_; }
   bool fin_is_due() const {
@@ -404,8 +473,10 @@ class Connection {
   bool override_is_due_ = false;   // The persist timer fired.
   bool cwnd_is_limiting_ = false;  // Up to cwnd_limited_to_.
   bool keepalive_probe_is_due_ = false;
+  bool loss_probe_is_due_ = false;
   bool probe_is_out_ = false;  // A byte at snd_nxt that snd_nxt leaves out.
   Recovery recovery_ = Recovery::kOpen;
+  RetransmitTimer retransmit_timer_is_ = RetransmitTimer::kRto;
   uint8_t quick_acks_left_ = 0;      // ACK at once, as Linux at the start.
   uint8_t duplicate_acks_ = 0;       // In a row, from the peer.
   uint8_t duplicate_acks_owed_ = 0;  // To the peer: one per segment.
@@ -415,7 +486,8 @@ class Connection {
   uint32_t tso_payload_ = 0;  // Limits seen last, and
   uint32_t tso_bytes_ = 0;    // the whole segments they allow at once.
   uint32_t rcv_mss_ = 536;    // Of full segments in, as estimated.
-  SeqNum recover_;            // RFC 6582: SND.NXT when loss was found.
+  // RFC 6582's recover, 6675's RecoveryPoint: SND.NXT when loss was found.
+  SeqNum recover_;
   SeqNum cwnd_limited_to_;
   SeqNum round_end_;                  // SND.NXT when the last round ended.
   SeqNum small_end_;                  // Of the latest partial segment (Nagle).
@@ -430,6 +502,8 @@ class Connection {
   Ring<Frag> ready_;
   Reassembly reassembly_;
   RetransmitQueue retransmit_queue_;
+  Rack rack_;
+  Tlp tlp_;
   std::unique_ptr<CongestionControl> congestion_;
   EcnState ecn_;
   Pacer pacer_;
@@ -437,6 +511,14 @@ class Connection {
   Instant last_send_;  // Of text, for RFC 5681 4.1.
   Instant last_text_arrival_;
   Instant last_arrival_;  // Of an acceptable ACK: what keep-alives wait for.
+  Instant rto_deadline_;  // Whatever the retransmission timer is set for.
+
+  // -- touched in recovery ---------------------------------------------------
+  SackScoreboard scoreboard_;
+  Prr prr_;
+  Undo undo_;
+  FRto frto_ = FRto::kOff;
+  SeqNum frto_end_;  // Of what the timeout sent again.
 
   // -- touched rarely --------------------------------------------------------
   std::optional<OwedReset> reset_owed_;

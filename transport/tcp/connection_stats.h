@@ -18,8 +18,16 @@ struct ConnectionStats {
   uint64_t segments_retransmitted = 0;
   uint64_t bytes_acked = 0;
   uint64_t duplicate_acks_in = 0;
+  uint64_t sack_blocks_in = 0;
+  uint64_t sack_blocks_refused = 0;  // Neither in flight nor a DSACK.
+  uint64_t dsacks_in = 0;
+  uint64_t reneged = 0;  // Times that the peer threw away what it SACKed.
   uint64_t fast_recoveries = 0;
   uint64_t timeouts = 0;
+  uint64_t tlp_probes = 0;
+  uint64_t tlp_repairs = 0;          // Losses that a probe repaired.
+  uint64_t spurious_recoveries = 0;  // Undone, timeouts included.
+  uint64_t spurious_timeouts = 0;    // Undone by F-RTO.
   uint64_t ecn_reductions = 0;  // Of the window, for marks that were echoed.
   uint64_t ece_acks_in = 0;
   uint64_t ce_segments_in = 0;  // With text, in the window.

@@ -24,13 +24,54 @@ void Connection::OnDeadline(Instant now) {
     EnterClosed(TcpError::kNone);
     return;
   }
-  if (timers_.TakeExpired(Timer::kRetransmit, now)) OnRetransmitTimer(now);
+  if (timers_.TakeExpired(Timer::kRetransmit, now)) OnRetransmitDeadline(now);
   if (timers_.TakeExpired(Timer::kPersist, now)) OnPersistTimer(now);
   if (timers_.TakeExpired(Timer::kKeepAlive, now)) OnKeepAliveTimer(now);
 }
 
 void Connection::RestartRetransmitTimer(Instant now) {
-  timers_.Set(Timer::kRetransmit, now + rtt_.rto());
+  rto_deadline_ = now + rtt_.rto();
+  SetRetransmitTimer(RetransmitTimer::kRto, rto_deadline_);
+  if (MayProbe()) SetProbeTimer(now);
+}
+
+// RFC 8985 7.2. A probe comes before the RTO, if only by nothing.
+void Connection::SetProbeTimer(Instant now) {
+  const Duration timeout =
+      Tlp::ProbeTimeout(rtt_.srtt(), retransmit_queue_.size() == 1);
+  SetRetransmitTimer(RetransmitTimer::kProbe,
+                     std::min(now + timeout, rto_deadline_));
+}
+
+void Connection::OnRetransmitDeadline(Instant now) {
+  switch (retransmit_timer_is_) {
+    case RetransmitTimer::kRto:
+      return OnRetransmitTimer(now);
+    case RetransmitTimer::kReordering:
+      return OnReorderingTimer(now);
+    case RetransmitTimer::kProbe:
+      return OnProbeTimer(now);
+  }
+}
+
+// RFC 8985 6.2, step 5: the reordering window has passed for some.
+void Connection::OnReorderingTimer(Instant now) {
+  AckNews news{.arrival = {.now = now},
+               .flight_before = flight_size(),
+               .sacked_before = retransmit_queue_.sacked_bytes()};
+  DetectLoss(&news, now);  // Sets the timer for what comes next.
+  if (news.lost > 0 && recovery_ == Recovery::kOpen) {
+    EnterFastRecovery(news, now);
+  }
+}
+
+// RFC 8985 7.3.
+void Connection::OnProbeTimer(Instant now) {
+  rto_deadline_ = now + rtt_.rto();
+  SetRetransmitTimer(RetransmitTimer::kRto, rto_deadline_);
+  if (!MayProbe() || !tlp_.CanProbe()) return;
+  loss_probe_is_due_ = true;
+  is_plain_ = false;
 }
 
 // R2, RFC 9293 3.8.3: so many retransmissions, and no answer.
@@ -53,14 +94,10 @@ void Connection::OnRetransmitTimer(Instant now) {
   rtt_.OnTimeout();
   if (is_syn) {
     syn_was_retransmitted_ = true;
+    retransmit_queue_.MarkAllLost();
   } else {
-    congestion_->OnTimeout(flight_size(), retries_ == 1, now);
-    recovery_ = Recovery::kLoss;
-    recover_ = tcb_.snd_nxt;
-    duplicate_acks_ = 0;
-    duplicate_ack_bytes_ = 0;
+    EnterLossRecovery(now);
   }
-  retransmit_queue_.MarkAllLost();
   RestartRetransmitTimer(now);  // RFC 6298 (5.6).
 }
 

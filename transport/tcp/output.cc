@@ -14,6 +14,7 @@ namespace {
 
 // RFC 2018 3: what fits into 40 bytes of options, beside timestamps or not.
 constexpr size_t kSackBlocksBesideTimestamps = 3;
+constexpr uint32_t kFRtoSegments = 2;  // RFC 5682 2.1 (2b).
 
 }  // namespace
 
@@ -26,8 +27,9 @@ bool Connection::PollOwed(Instant now, const TxLimits& limits, TxSegment* out) {
     if (state_ == State::kSynSent) return false;
   } else {
     if (ecn_.has_prior_ack() && PollPriorAck(now, out)) return true;
+    if (loss_probe_is_due_ && PollProbe(now, limits, out)) return true;
     if (retransmit_queue_.lost_bytes() > 0) {  // Before any new text.
-      if (PollRetransmission(now, out)) return true;
+      if (PollLost(now, limits, out)) return true;
     } else if ((unsent_bytes() > 0 || fin_is_due()) &&
                PollNewText(now, limits, out)) {
       return true;
@@ -142,7 +144,7 @@ bool Connection::PollSyn(Instant now, TxSegment* out) {
     RecordSent(tcb_.iss, 0, kSyn, now);
   } else {
     out->retransmission = true;
-    ++counts_.segments_retransmitted;
+    NoteRetransmitted(0, now);
     retransmit_queue_.OnRetransmitted(now);
   }
   out->options.mss = options_.mss;
@@ -160,29 +162,71 @@ bool Connection::PollSyn(Instant now, TxSegment* out) {
   return true;
 }
 
-bool Connection::PollRetransmission(Instant now, TxSegment* out) {
-  const SentSegment* lost = retransmit_queue_.NextLost();
-  if (recovery_ == Recovery::kLoss && pipe() > 0 &&
-      pipe() + lost->len > congestion_->cwnd()) {
-    return false;
+// Something is lost.
+bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
+  if (frto_ == FRto::kSecondAck) {
+    // RFC 5682 2.1 (2b): new text instead, up to two segments. When there is
+    // none that may go, conventional recovery.
+    const bool may_send =
+        unsent_bytes() > 0 && tcb_.snd_nxt - recover_ < kFRtoSegments * smss_;
+    if (may_send && PollNewText(now, {.source = limits.source}, out)) {
+      return true;
+    }
+    if (pipe() > 0) return false;
+    frto_ = FRto::kOff;
   }
-  const uint32_t payload = lost->payload_bytes();
-  const uint64_t offset = OffsetOf(lost->text_seq());
+  const SentSegment* lost = retransmit_queue_.NextLost();
+  // With nothing in flight no ACK would come to let it out.
+  if (pipe() > 0 && lost->payload_bytes() > cwnd_room()) return false;
+  FillRetransmission(*lost, now, out);
+  retransmit_queue_.OnRetransmitted(now);
+  return true;
+}
+
+void Connection::FillRetransmission(const SentSegment& sent, Instant now,
+                                    TxSegment* out) {
+  const uint32_t payload = sent.payload_bytes();
+  const uint64_t offset = OffsetOf(sent.text_seq());
   const bool is_last = offset + payload == queued_offset_;
   uint8_t flags = kAck;
   if (is_last && payload > 0) flags |= kPsh;
-  if (lost->has_fin) flags |= kFin;
-  Fill(lost->seq, flags, now, out);
+  if (sent.has_fin) flags |= kFin;
+  Fill(sent.seq, flags, now, out);
   out->payload_bytes = payload;
   out->stream_offset = offset;
   FillUrgent(out);
   out->retransmission = true;
-  ++counts_.segments_retransmitted;
+  NoteRetransmitted(sent.len, now);
   counts_.bytes_retransmitted += payload;
   counts_.bytes_sent += payload;
   counts_.data_segments_out += payload > 0 ? 1 : 0;
-  retransmit_queue_.OnRetransmitted(now);
   last_send_ = now;
+}
+
+// A tail loss probe: new text if there is some and the window allows it, else
+// the last segment again. RFC 8985 7.3. One segment beyond cwnd is allowed.
+bool Connection::PollProbe(Instant now, const TxLimits& limits,
+                           TxSegment* out) {
+  loss_probe_is_due_ = false;
+  UpdatePrediction();
+  if (!MayProbe() || retransmit_queue_.empty()) return false;
+  ++counts_.tlp_probes;
+  uint32_t bytes =
+      static_cast<uint32_t>(std::min<uint64_t>(unsent_bytes(), smss_));
+  const bool fits = tcb_.snd_wnd >= flight_size() + bytes;
+  if (bytes > 0 && fits && !retransmit_queue_.full()) {
+    if (limits.source != nullptr) {
+      bytes = limits.source->GatherableBytes(sent_offset_, bytes);
+    }
+    FillNewText(bytes, close_requested_ && bytes == unsent_bytes(), now, out);
+    tlp_.OnProbeSent(tcb_.snd_nxt, false);
+  } else {
+    FillRetransmission(retransmit_queue_.back(), now, out);
+    retransmit_queue_.OnLastRetransmitted(now);
+    tlp_.OnProbeSent(tcb_.snd_nxt, true);
+  }
+  // Not another one before the RTO.
+  SetRetransmitTimer(RetransmitTimer::kRto, rto_deadline_);
   return true;
 }
 
@@ -190,8 +234,7 @@ bool Connection::PollRetransmission(Instant now, TxSegment* out) {
 inline uint32_t Connection::NextTextBytes(const TxLimits& limits, Instant now) {
   const uint32_t flight = flight_size();
   const uint32_t wnd_room = tcb_.snd_wnd > flight ? tcb_.snd_wnd - flight : 0;
-  const uint32_t cwnd = congestion_->cwnd();
-  const uint32_t cwnd_room = cwnd > pipe() ? cwnd - pipe() : 0;
+  const uint32_t cwnd_room = this->cwnd_room();
   const uint64_t unsent = unsent_bytes();
   if (cwnd_room <= std::min<uint64_t>(unsent, wnd_room)) {
     cwnd_is_limiting_ = true;
@@ -277,8 +320,14 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
     }
     return false;
   }
+  FillNewText(bytes, with_fin, now, out);
+  return true;
+}
+
+inline void Connection::FillNewText(uint32_t bytes, bool with_fin, Instant now,
+                                    TxSegment* out) {
   uint8_t flags = kAck;
-  if (is_all && bytes > 0) flags |= kPsh;
+  if (bytes == unsent_bytes() && bytes > 0) flags |= kPsh;
   if (with_fin) flags |= kFin;
   Fill(tcb_.snd_nxt, flags, now, out);
   out->payload_bytes = bytes;
@@ -299,7 +348,6 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
   }
   pacer_.OnSent(bytes);
   RecordSent(tcb_.snd_nxt, bytes, flags, now);
-  return true;
 }
 
 // Accounts for what is sent the first time: one record per segment.
@@ -321,6 +369,7 @@ inline void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
   if ((flags & kFin) != 0) fin_sent_ = true;
   const bool has_fin = (flags & kFin) != 0;
   const bool has_syn = (flags & kSyn) != 0;
+  const uint32_t sent_payload = payload;
   do {
     uint32_t bytes = std::min(payload, smss_);
     payload -= bytes;
@@ -335,6 +384,10 @@ inline void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
     seq += sent.len;
   } while (payload > 0);
   tcb_.snd_nxt = seq;
+  if (recovery_ == Recovery::kFastRecovery) [[unlikely]] {
+    prr_.OnSent(sent_payload);
+  }
+  if (MayProbe()) SetProbeTimer(now);
 }
 
 // One byte beyond a closed window. RFC 9293 3.8.6.1. It counts as sent only

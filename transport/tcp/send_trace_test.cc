@@ -324,7 +324,7 @@ TEST(TimeoutTrace, UserTimeoutIsSetLater) {
 
 // After a timeout all is sent again in slow start, as ACKs allow.
 TEST(TimeoutTrace, SlowStartFromOneSegment) {
-  Trace t = TenInFlight();
+  Trace t = TenInFlight(10'000);
   const Duration rto = t.connection().stats().rto;
   t.OutAt(rto, Full(0));
   EXPECT_EQ(t.connection().stats().cwnd, 1000u);
@@ -370,14 +370,14 @@ TEST(NewRenoTrace, ThirdDuplicateAckRetransmits) {
   t.At(10_ms).In(AckTo(0)).Out(Full(10));  // Limited transmit, RFC 3042.
   t.In(AckTo(0)).Out(Full(11));
   t.In(AckTo(0)).Out(Full(0));
-  EXPECT_EQ(t.connection().stats().ssthresh, 6000u);
-  // Six more duplicates: pipe shrinks below cwnd only with the last ones.
-  t.In(AckTo(0)).In(AckTo(0)).In(AckTo(0)).OutNothing();
-  t.In(AckTo(0)).Out(Full(12)).In(AckTo(0)).Out(Full(13));
+  // Half of what was in flight, without limited transmit's. RFC 5681 3.2.
+  EXPECT_EQ(t.connection().stats().ssthresh, 5000u);
+  // From ten to five: one for two, the retransmission included. RFC 9937.
+  t.In(AckTo(0)).In(AckTo(0)).OutNothing().In(AckTo(0)).Out(Full(12));
   // A full acknowledgment ends it.
   t.In(AckTo(12));
-  EXPECT_EQ(t.connection().stats().cwnd, 3000u);  // Flight 2000 + SMSS.
-  t.Out(Full(14));
+  EXPECT_EQ(t.connection().stats().cwnd, 5000u);
+  t.Out(Full(13), Full(14), Full(15), Full(16));
 }
 
 // Two holes: a partial acknowledgment brings the second, without new
@@ -386,7 +386,8 @@ TEST(NewRenoTrace, PartialAckRepairsTheNextHole) {
   Trace t = TenInFlight(10'000);
   t.At(10_ms).In(AckTo(0)).In(AckTo(0)).OutNothing();
   t.In(AckTo(0)).Out(Full(0));
-  t.In(AckTo(4)).Out(Full(4));
+  // Half of the flight is still out: PRR waits for one more to leave.
+  t.In(AckTo(4)).OutNothing().In(AckTo(4)).Out(Full(4));
   t.In(AckTo(10));
   EXPECT_EQ(t.connection().stats().fast_recoveries, 1u);
   EXPECT_EQ(t.connection().stats().segments_retransmitted, 2u);
@@ -418,10 +419,10 @@ TEST(NewRenoTrace, SackBlocksMakeDuplicates) {
   for (int i = 0; i < 3; ++i) t.In(".  1:1(0) ack 1001 <sack 1:1001>");
   t.OutNothing();
   EXPECT_EQ(t.connection().stats().duplicate_acks_in, 0u);
-  // Out of order, and its window changes each time. Duplicates.
-  t.In(".  1:1(0) ack 1001 win 60000 <sack 2001:3001>");
-  t.In(".  1:1(0) ack 1001 win 60001 <sack 2001:4001>").OutNothing();
-  t.In(".  1:1(0) ack 1001 win 60002 <sack 2001:5001>").Out(Full(1));
+  // Out of order, and its window changes. A duplicate; with an RTT of nothing
+  // there is no reordering to wait for.
+  t.In(".  1:1(0) ack 1001 win 60000 <sack 2001:3001>").Out(Full(1));
+  EXPECT_EQ(t.connection().stats().duplicate_acks_in, 1u);
 }
 
 // Text written meanwhile does not overtake what is to be sent again.
@@ -429,6 +430,7 @@ TEST(NewRenoTrace, RetransmissionsComeBeforeNewText) {
   Trace t = TenInFlight(10'000);
   t.OutAt(t.connection().stats().rto, Full(0));
   t.Send(10).OutNothing();
+  t.In(AckTo(0));  // A duplicate: no F-RTO.
   t.In(AckTo(1)).Out(Full(1), Full(2));
 }
 

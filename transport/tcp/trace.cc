@@ -226,6 +226,11 @@ Trace& Trace::OutAll(std::vector<std::string_view> expected) {
   return *this;
 }
 
+Trace& Trace::OutCount(size_t segments) {
+  EXPECT_EQ(PollAll().size(), segments) << log_;
+  return *this;
+}
+
 Trace& Trace::OutAt(Duration time, std::string_view segment) {
   ExpectQuietUntil(time - 1_ns);
   now_ = start_ + time;

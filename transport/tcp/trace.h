@@ -92,6 +92,8 @@ class Trace {
     return OutAll({std::string_view(segments)...});
   }
   Trace& OutNothing() { return OutAll({}); }
+  // So many segments are due now, whatever they are.
+  Trace& OutCount(size_t segments);
   // The same, at the time of the next deadline(s) that makes something due,
   // which must be `time`.
   Trace& OutAt(Duration time, std::string_view segment);
