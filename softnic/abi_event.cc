@@ -8,7 +8,7 @@
 namespace softnic {
 namespace {
 
-std::mutex g_event_mutex;
+std::mutex g_event_mutex;  // After FrontDevice::mutex.
 std::condition_variable g_acked;
 
 // The handle of a QP number; null: it is gone.
@@ -58,6 +58,8 @@ bool Translate(FrontContext* context, const EventRecord& record,
 }
 
 }  // namespace
+
+std::mutex& EventMutex() { return g_event_mutex; }
 
 void WaitForAcks(const uint32_t* acked, const uint32_t* given) {
   std::unique_lock<std::mutex> lock(g_event_mutex);

@@ -187,6 +187,8 @@ int QueryPort(ibv_context* context, uint8_t port, ibv_port_attr* attr,
 // abi_event.cc: waits until the application has acknowledged every event of the
 // object that it was given.
 void WaitForAcks(const uint32_t* acked, const uint32_t* given);
+// Guards the counts of events given and acknowledged.
+std::mutex& EventMutex();
 
 // The process holds CAP_NET_RAW (capabilities(7)).
 bool HasCapNetRaw();

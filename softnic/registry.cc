@@ -1,5 +1,7 @@
 #include "softnic/registry.h"
 
+#include <pthread.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -22,10 +24,44 @@ struct Registry {
   bool is_taken_over = false;  // softnic_configure was called
 };
 
+void LockForFork();
+void UnlockAfterFork();
+
 // Never destroyed: handles may be in use while the process exits.
 Registry& TheRegistry() {
-  static Registry* registry = new Registry;
+  static Registry* registry = [] {
+    pthread_atfork(LockForFork, UnlockAfterFork, UnlockAfterFork);
+    return new Registry;
+  }();
   return *registry;
+}
+
+// fork(2) copies a lock as it is: had another thread taken it, the child would
+// wait for ever. So a fork waits for every lock that a child's own devices
+// need, in the order in which the calls take them.
+void LockForFork() {
+  Registry& registry = TheRegistry();
+  registry.mutex.lock();
+  for (auto& [name, device] : registry.devices) {
+    device->mutex.lock();
+    if (device->backend == nullptr) continue;
+    std::mutex* const data = device->backend->data_mutex();
+    if (data != nullptr) data->lock();
+  }
+  EventMutex().lock();
+}
+
+void UnlockAfterFork() {
+  Registry& registry = TheRegistry();
+  EventMutex().unlock();
+  for (auto& [name, device] : registry.devices) {
+    if (device->backend != nullptr) {
+      std::mutex* const data = device->backend->data_mutex();
+      if (data != nullptr) data->unlock();
+    }
+    device->mutex.unlock();
+  }
+  registry.mutex.unlock();
 }
 
 FrontDevice* MakeDevice(const std::string& name) {
