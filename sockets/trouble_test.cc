@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -37,23 +38,25 @@ class Load {
     for (size_t i = 0; i < streams; ++i) pairs_.push_back(net.Connect());
   }
 
-  // Moves everything; `at_turn` is called after each poll, with its number.
-  void Run(const std::function<void(int turn)>& at_turn = {}) {
+  // Moves everything; `step` is called after each poll, with how much of it
+  // was received.
+  void Run(const std::function<void(uint64_t percent)>& step = {}) {
     for (size_t i = 0; i < pairs_.size(); ++i) {
       Start(*pairs_[i].client, net_.client(), *pairs_[i].server, net_.server(),
             i);
       Start(*pairs_[i].server, net_.server(), *pairs_[i].client, net_.client(),
             i + 100);
     }
-    int turn = 0;
     ASSERT_TRUE(net_.Until([&] {
-      if (at_turn) at_turn(++turn);
       bool is_over = true;
+      uint64_t received = 0;
       for (Flow& flow : flows_) {
         is_over &= flow.sender->Step();
         flow.is_at_end = flow.is_at_end || flow.receiver->Step();
         is_over &= flow.is_at_end;
+        received += flow.receiver->bytes();
       }
+      if (step) step(100 * received / (flows_.size() * kBytes));
       return is_over;
     }));
     for (const Flow& flow : flows_) {
@@ -109,8 +112,9 @@ TEST(Trouble, OversizeFrames) {
                    .slot_bytes = 2048});
   constexpr int kFrames = 20;
   int sent = 0;
-  load.Run([&](int turn) {
-    if (turn % 5 != 0 || sent == kFrames) return;
+  int turn = 0;
+  load.Run([&](uint64_t) {
+    if (++turn % 5 != 0 || sent == kFrames) return;
     ASSERT_TRUE(giant.Send({.to = &target, .payload_bytes = 4000}));
     giant.io().TxFlush();
     ++sent;
@@ -125,12 +129,19 @@ TEST(Trouble, OversizeFrames) {
 TEST(Trouble, CompletionAndQueueErrors) {
   TwoStacks net(With(""));
   Load load(net);
-  load.Run([&](int turn) {
-    if (turn == 5) ChangeSoftnic("dev=sn1,cqe_error_at=40");
-    if (turn == 60) ChangeSoftnic("dev=sn1,qp_error_at=30");
-    if (turn == 90) ChangeSoftnic("dev=sn0,qp_error_at=25");
-    if (turn == 120) ChangeSoftnic("dev=sn0,cqe_error_at=20");
+  // The tenth work request from when so much was received.
+  const std::array<std::pair<uint64_t, const char*>, 4> faults = {{
+      {10, "dev=sn1,cqe_error_at=10"},
+      {30, "dev=sn1,qp_error_at=10"},
+      {50, "dev=sn0,qp_error_at=10"},
+      {70, "dev=sn0,cqe_error_at=10"},
+  }};
+  size_t next = 0;
+  load.Run([&](uint64_t percent) {
+    if (next == faults.size() || percent < faults[next].first) return;
+    ChangeSoftnic(faults[next++].second);
   });
+  EXPECT_EQ(next, faults.size());
   EXPECT_GT(net.server().Nic().flushed, 0u);
   EXPECT_GT(net.client().Nic().flushed, 0u);
 }
