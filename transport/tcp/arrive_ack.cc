@@ -21,8 +21,9 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
   if (is_persisting || tcb_.snd_wnd == 0) retries_ = 0;
 
   const bool is_disturbed = IsDisturbed(seg);
+  const bool is_advance = seg.ack != tcb_.snd_una;
   AckNews news = NewsOf(seg, now);
-  if (seg.ack != tcb_.snd_una) {
+  if (is_advance) {
     AdvanceSndUna(seg, now, &news);
   } else {
     news.is_duplicate = IsDuplicateAck(seg);
@@ -34,7 +35,7 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
     duplicate_ack_bytes_ = 0;
     GrowWindow(news, news.advance, now);
   }
-  UpdateSndWnd(seg);
+  UpdateSndWnd(seg, is_advance);
   return AckResult::kUseful;
 }
 
@@ -61,10 +62,15 @@ bool Connection::IsDuplicateAck(const Segment& seg) const {
          uint32_t{seg.wnd} << tcb_.snd_wind_shift == tcb_.snd_wnd;
 }
 
-inline void Connection::UpdateSndWnd(const Segment& seg) {
-  // SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK).
-  if (SeqLt(seg.seq, tcb_.snd_wl1)) return;
-  if (seg.seq == tcb_.snd_wl1 && SeqLt(seg.ack, tcb_.snd_wl2)) return;
+inline void Connection::UpdateSndWnd(const Segment& seg, bool is_advance) {
+  // SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK), or it
+  // moved SND.UNA: acknowledgments only grow, so it was sent after all that we
+  // have seen, also where its text is old. Were its window left out, SND.UNA
+  // would carry the right edge beyond what was offered. As Linux.
+  if (!is_advance) {
+    if (SeqLt(seg.seq, tcb_.snd_wl1)) return;
+    if (seg.seq == tcb_.snd_wl1 && SeqLt(seg.ack, tcb_.snd_wl2)) return;
+  }
   tcb_.snd_wnd = uint32_t{seg.wnd} << tcb_.snd_wind_shift;
   tcb_.snd_wl1 = seg.seq;
   tcb_.snd_wl2 = seg.ack;

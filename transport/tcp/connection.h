@@ -337,7 +337,7 @@ class Connection {
   void GrowWindow(const AckNews& news, uint32_t bytes, Instant now);
   std::optional<Duration> RttSample(const RetransmitQueue::Acked& acked,
                                     const Segment& seg) const;
-  void UpdateSndWnd(const Segment& seg);
+  void UpdateSndWnd(const Segment& seg, bool is_advance);
   SeqNum snd_max() const { return tcb_.snd_nxt + (probe_is_out_ ? 1u : 0u); }
 
   // recovery.cc: ACKs while something is lost, SACKed or sent again.

@@ -161,6 +161,15 @@ TEST(PeerWindowTrace, OldAcksDoNotShrinkIt) {  // SND.WL1 and WL2.
   EXPECT_EQ(t.connection().stats().snd_wnd, 5000u);
 }
 
+// A retransmission bears a low sequence number and a new acknowledgment: its
+// window counts, or SND.UNA would take the right edge along.
+TEST(PeerWindowTrace, ARetransmissionsWindowCounts) {
+  Trace t = Trace::Established({.peer_wnd = 4000});
+  t.Send(10'000).Out(Full(0), Full(1), Full(2), Full(3));
+  t.In("P. 11:21(10) ack 1 win 4000").Out(".  4001:4001(0) ack 1");
+  t.In("P. 1:11(10) ack 2001 win 2000").Out(".  4001:4001(0) ack 21");
+}
+
 // A window smaller than a segment, of which half is on offer: (3) of the rule.
 TEST(PeerWindowTrace, TinyWindowsAreUsed) {
   Trace t = Trace::Established({.peer_wnd = 600});
