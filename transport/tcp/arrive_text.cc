@@ -155,6 +155,7 @@ void Connection::DiscardReceived() {
     ready_.PopFront();
   }
   readable_bytes_ = 0;
+  front_is_split_ = false;  // Of a front that is gone.
   reassembly_.Clear();
 }
 

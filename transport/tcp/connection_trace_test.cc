@@ -422,6 +422,17 @@ TEST(CloseTrace, ShutdownReceiveWithASplitFragOut) {
   EXPECT_EQ(t.connection().stats().held_slots, 0u);
 }
 
+// A part of a frag is with the application when the connection is aborted, and
+// nobody reads on.
+TEST(AbortTrace, ShutdownReceiveAfterAbortWithASplitFragOut) {
+  Trace t = Trace::Established();
+  t.In("P. 1:101(100) ack 1").Out(".  1:1(0) ack 101");
+  t.Recv(40);
+  t.Abort().Out("R. 1:1(0) ack 101");
+  t.ShutdownReceive().Expect(State::kClosed);
+  t.Release().ExpectNoSlotsInUse();
+}
+
 TEST(AbortTrace, ResetsWhatIsSynchronized) {
   Trace t = Trace::Established();
   t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");
