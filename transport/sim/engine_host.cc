@@ -94,6 +94,7 @@ EngineHost::EngineHost(const Options& options, const Clock& clock, SimLink& out,
 }
 
 EngineHost::~EngineHost() {
+  Relent();
   while (!tokens_.empty()) {
     (void)Return(tokens_.top());
     tokens_.pop();
@@ -127,6 +128,7 @@ void EngineHost::Adopt(StreamId id) {
   const auto name =
       static_cast<uint64_t>(is_client ? tuple.local.port : tuple.remote.port);
   AppStream app;
+  app.is_hoarder = adopted_++ < options_.hoarders;
   app.write_stream = name * 2 + (is_client ? 0 : 1);
   app.read_stream = name * 2 + (is_client ? 1 : 0);
   streams_[id] = app;
@@ -202,7 +204,12 @@ bool EngineHost::ReadStream(EngineStream& s, AppStream* app) {
     const Duration delay =
         Duration::Nanoseconds(static_cast<int64_t>(prng_.Below(
             static_cast<uint64_t>(options_.token_delay.nanoseconds()) + 1)));
-    tokens_.push({clock_.Now() + delay, f.token, s.id});
+    const Token token{clock_.Now() + delay, f.token, s.id};
+    if (app->is_hoarder && !has_relented_) {
+      hoard_.push_back(token);
+    } else {
+      tokens_.push(token);
+    }
   }
   const bool news = got.end_of_stream && !app->at_end;
   app->at_end |= got.end_of_stream;
@@ -216,7 +223,10 @@ bool EngineHost::WriteStream(EngineStream& s, AppStream* app) {
     engine_->CloseSend(s);
     return true;
   }
-  if (free_sends_.empty()) return false;
+  // Each stream has its part of the send memory, used or not.
+  if (free_sends_.empty() || app->sends_out >= kSendSlots / adopted_) {
+    return false;
+  }
   const uint32_t slot = free_sends_.back();
   const uint64_t at = uint64_t{slot} * kSendSlotBytes;
   const auto bytes = static_cast<uint32_t>(std::min<uint64_t>(
@@ -259,7 +269,15 @@ ReturnResult EngineHost::Return(const Token& token) {
   return engine_->pool(pool).pool->Return(token.token, token.stream);
 }
 
+void EngineHost::Relent() {
+  has_relented_ = true;
+  for (const Token& token : hoard_) tokens_.push(token);
+  hoard_.clear();
+}
+
 bool EngineHost::ReturnTokens() {
+  max_application_slots_ =
+      std::max(max_application_slots_, device_pool_.owners().application);
   bool worked = false;
   while (!tokens_.empty() && tokens_.top().due <= clock_.Now()) {
     if (Return(tokens_.top()) != ReturnResult::kReturned) {

@@ -38,6 +38,8 @@ class EngineHost {
     uint64_t bytes_per_stream = 100'000;  // That this side writes.
     uint32_t max_send = 20'000;
     Duration token_delay;  // At most.
+    // The first so many streams keep their tokens until Relent().
+    size_t hoarders = 0;
     uint64_t seed = 1;
   };
 
@@ -52,6 +54,11 @@ class EngineHost {
   // it again at the same time.
   bool Turn();
   Instant NextEvent() const;
+
+  // Hoarders give back what they have, and are like others from now on.
+  void Relent();
+  // The most slots of the device pool that applications had at a time.
+  uint32_t max_application_slots() const { return max_application_slots_; }
 
   // The handles are closed, nothing of any stream is left, slots are free.
   bool is_done(size_t streams) const;
@@ -78,6 +85,7 @@ class EngineHost {
     uint64_t written = 0;
     uint64_t read = 0;
     uint32_t sends_out = 0;
+    bool is_hoarder = false;
     bool is_write_closed = false;
     bool at_end = false;
   };
@@ -115,6 +123,10 @@ class EngineHost {
   std::optional<ListenerId> listener_;
   std::map<StreamId, AppStream> streams_;
   std::priority_queue<Token> tokens_;
+  std::vector<Token> hoard_;
+  size_t adopted_ = 0;
+  bool has_relented_ = false;
+  uint32_t max_application_slots_ = 0;
   uint64_t bytes_read_ = 0;
   uint64_t linear_bytes_ = 0;
   size_t finished_ = 0;

@@ -75,6 +75,11 @@ bool SimLink::IsLost(Instant now) {
 }
 
 void SimLink::Send(SimFrame frame, Instant now) {
+  if (!rewriter_) return PutOnWire(std::move(frame), now);
+  for (SimFrame& one : rewriter_(frame, now)) PutOnWire(std::move(one), now);
+}
+
+void SimLink::PutOnWire(SimFrame frame, Instant now) {
   ++stats_.sent;
   Instant departure = now;
   if (faults_.bits_per_second > 0) {
@@ -83,6 +88,7 @@ void SimLink::Send(SimFrame frame, Instant now) {
     }
     if (departures_.size() >= faults_.queue_limit_frames) {
       ++stats_.queue_dropped;
+      Observe(frame, now, "queue full");
       return;
     }
     if (faults_.mark_threshold_frames > 0 &&
@@ -98,14 +104,20 @@ void SimLink::Send(SimFrame frame, Instant now) {
   }
   if (IsLost(now)) {
     ++stats_.lost;
+    Observe(frame, now, "lost");
     return;
   }
+  const char* fate = "";
   if (IsIp(frame) && prng_.Chance(faults_.corrupt)) {
     const uint64_t bit = prng_.Below((frame.size() - kEthernetHeader) * 8);
     frame[kEthernetHeader + bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
     ++stats_.corrupted;
+    fate = "corrupted";
   }
-  if (prng_.Chance(faults_.duplicate)) {
+  const bool is_duplicated = prng_.Chance(faults_.duplicate);
+  if (is_duplicated) fate = "duplicated";
+  Observe(frame, now, fate);
+  if (is_duplicated) {
     ++stats_.duplicated;
     Deliver(frame, departure);
   }

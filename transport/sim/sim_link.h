@@ -12,9 +12,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <queue>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/prng.h"
@@ -64,6 +66,11 @@ class SimLink {
     uint64_t marked = 0;
   };
 
+  // Sees each frame as it was put on the wire, and what will become of it:
+  // "lost", "queue full", "corrupted", "duplicated", or "".
+  using Observer =
+      std::function<void(const SimFrame&, Instant now, const char* fate)>;
+
   SimLink(const LinkFaults& faults, uint64_t seed)
       : faults_(faults), prng_(seed) {}
 
@@ -77,6 +84,11 @@ class SimLink {
   // From now on; what is under way stays so.
   void set_faults(const LinkFaults& faults) { faults_ = faults; }
   const LinkFaults& faults() const { return faults_; }
+  // A box at the near end: the frames that each sent one becomes.
+  using Rewriter =
+      std::function<std::vector<SimFrame>(const SimFrame&, Instant now)>;
+  void set_rewriter(Rewriter rewriter) { rewriter_ = std::move(rewriter); }
+  void set_observer(Observer observer) { observer_ = std::move(observer); }
   const Stats& stats() const { return stats_; }
   std::string StatsString() const;
 
@@ -90,12 +102,18 @@ class SimLink {
     }
   };
 
+  void PutOnWire(SimFrame frame, Instant now);
   bool IsLost(Instant now);
   bool IsBlackout(Instant now) const;
   void Deliver(SimFrame frame, Instant departure);
+  void Observe(const SimFrame& frame, Instant now, const char* fate) const {
+    if (observer_) observer_(frame, now, fate);
+  }
 
   LinkFaults faults_;
   Prng prng_;
+  Observer observer_;
+  Rewriter rewriter_;
   bool in_burst_ = false;
   Instant burst_began_;
   Instant wire_free_at_;

@@ -391,8 +391,10 @@ RuleId SimPacketIo::AddRule(const FlowMatch& match, QueueId to) {
   rule.match = match;
   rule.to = to;
   rule.due = clock_.Now() + UpTo(options_.rule_delay, prng_);
+  // A host without its wide rules is deaf: that is no scenario.
+  const bool is_wide = match.kind != FlowMatch::Kind::kConnection;
   if (rules_.size() >= options_.max_rules ||
-      prng_.Chance(options_.rule_refusals)) {
+      (!is_wide && prng_.Chance(options_.rule_refusals))) {
     rule.error = ENOMEM;
   }
   rules_.push_back(rule);

@@ -40,7 +40,7 @@ class SimPacketIo final : public PacketIo {
     Duration gather_delay;       // From TxFlush to completion, at most.
     Duration rule_delay;         // From AddRule to its answer, at most.
     uint32_t max_rules = 65536;  // More are refused with ENOMEM.
-    double rule_refusals = 0;    // Probability of ENOMEM.
+    double rule_refusals = 0;    // Probability of ENOMEM, for connections'.
     uint64_t seed = 1;
   };
 

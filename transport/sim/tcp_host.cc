@@ -27,11 +27,13 @@ TcpHost::TcpHost(const Options& options, SimLink& out)
                     .slot_bytes = options.slot_bytes,
                     .max_lent_pieces = 4 * options.slot_count}),
       linear_pool_({.id = kLinearPool,
-                    .slot_count = options.slot_count,
+                    .slot_count = 2 * options.slot_count,
                     .slot_bytes = kLinearSlotBytes}),
       device_memory_(size_t{options.slot_count} * options.slot_bytes),
-      linear_memory_(size_t{options.slot_count} * kLinearSlotBytes),
-      headers_(options.addresses) {}
+      linear_memory_(size_t{2} * options.slot_count * kLinearSlotBytes),
+      headers_(options.addresses),
+      sessions_to_open_(options.opens_actively ? options.sessions : 0),
+      ts_offset_(options.connection.ts_offset) {}
 
 TcpHost::~TcpHost() {
   connection_.reset();
@@ -63,12 +65,29 @@ void TcpHost::Trace(const char* what, const TcpHeader& header,
 }
 
 void TcpHost::Start(Instant now) {
+  start_ = now;
+  if (sessions_to_open_ > 0) next_open_ = now;
+  if (options_.dies_after) dies_at_ = now + *options_.dies_after;
+}
+
+// M of RFC 9293 3.4.1: it counts on while a host is dead.
+SeqNum TcpHost::IssAt(Instant now) const {
+  return options_.connection.iss +
+         static_cast<SeqLen>((now - start_).microseconds() / 4);
+}
+
+// A new Connection, not opened yet.
+void TcpHost::Open(Instant now) {
+  Connection::Options o = options_.connection;
+  o.iss = IssAt(now);
+  o.ts_offset = ts_offset_;
+  connection_.emplace(o, static_cast<FragSink&>(*this));
+  rules_ = WireRules();
+  session_ = {.iss = o.iss};
+  has_closed_ = false;
   next_write_ = next_read_ = now;
-  if (options_.app.abort_after) abort_at_ = now + *options_.app.abort_after;
-  if (!options_.is_client) return;
-  has_started_ = true;
-  connection_.emplace(options_.connection, static_cast<FragSink&>(*this));
-  connection_->OpenActive(now);
+  abort_at_ = options_.app.abort_after ? now + *options_.app.abort_after
+                                       : Instant::Never();
 }
 
 // -- the network's side -------------------------------------------------------
@@ -96,7 +115,9 @@ bool TcpHost::TakeText(const SimFrame& frame, const ParsedFrame& parsed,
   segment->payload_bytes = parsed.payload_bytes;
   if (parsed.payload_bytes == 0) return true;
   if (device_pool_.free_slots() == 0) return false;
-  if (device_pool_.free_slots() <= options_.pool_reserve) {
+  // As the engine: the next bytes in order may use the last slots.
+  if (device_pool_.free_slots() <= options_.pool_reserve &&
+      segment->text_seq() != connection_->tcb().rcv_nxt) {
     segment->text_dropped = true;
     return true;
   }
@@ -119,8 +140,8 @@ bool TcpHost::TakeText(const SimFrame& frame, const ParsedFrame& parsed,
   return true;
 }
 
-void TcpHost::OnFrame(const SimFrame& frame, Instant now) {
-  ++frames_in_;
+void TcpHost::TakeFrame(const SimFrame& frame, bool is_forged, Instant now) {
+  if (is_dead_) return;
   ParsedFrame whole;
   const auto bytes = static_cast<uint32_t>(frame.size());
   if (ParseFrame(frame.data(), bytes, bytes, &whole) != ParseResult::kTcp ||
@@ -139,30 +160,55 @@ void TcpHost::OnFrame(const SimFrame& frame, Instant now) {
         std::span(frame).subspan(options_at, parsed.header_bytes - options_at),
         &parsed);
   }
-  Trace("<-", parsed.tcp, parsed.payload_bytes, now);
+  Trace(is_forged ? "<-?" : "<-", parsed.tcp, parsed.payload_bytes, now);
   Segment segment;
   static_cast<TcpHeader&>(segment) = parsed.tcp;
   segment.arrival = now;
   segment.ecn = static_cast<uint8_t>(parsed.ecn);
 
-  if (!has_started_ && segment.has_syn() && !segment.has_ack()) {
-    has_started_ = true;
-    connection_.emplace(options_.connection, static_cast<FragSink&>(*this));
+  const bool is_syn = segment.has_syn() && !segment.has_ack();
+  if (!connection_ && !options_.opens_actively && is_syn) {
+    Open(now);
+    rules_.OnArrival(segment, connection_->tcb());
     (void)connection_->OpenPassive(segment, now);
     return;
   }
   if (!connection_) {
     segment.payload_bytes = parsed.payload_bytes;
     const auto reset = ResetForUnknown(segment);
-    if (reset) SendSegment(*reset, now);
+    if (reset) SendOne(*reset, now);
     return;
   }
-  if (TakeText(frame, parsed, &segment)) {
-    (void)connection_->OnSegment(segment, now);
-  }
+  if (!TakeText(frame, parsed, &segment)) return;
+  const Tcb before = connection_->tcb();
+  (void)connection_->OnSegment(segment, now);
+  if (!is_forged) rules_.OnArrival(segment, before);
 }
 
 void TcpHost::SendSegment(const TxSegment& segment, Instant now) {
+  if (segment.stream_offset + segment.payload_bytes > session_.bytes_written) {
+    return Fail("sends bytes that were never written");
+  }
+  if (segment.tso_mss == 0) return SendOne(segment, now);
+  if (segment.payload_bytes > options_.max_tso_payload) {
+    return Fail("more in one send than TSO takes");
+  }
+  for (uint32_t at = 0; at < segment.payload_bytes; at += segment.tso_mss) {
+    TxSegment cut = segment;
+    cut.payload_bytes =
+        std::min<uint32_t>(segment.tso_mss, segment.payload_bytes - at);
+    cut.seq = segment.seq + at;
+    cut.stream_offset = segment.stream_offset + at;
+    if (at + cut.payload_bytes < segment.payload_bytes) {
+      cut.flags &= static_cast<uint8_t>(~(kFin | kPsh));
+    }
+    if (at > 0) cut.flags &= static_cast<uint8_t>(~kCwr);
+    SendOne(cut, now);
+  }
+}
+
+// One frame, on the wire.
+void TcpHost::SendOne(TxSegment segment, Instant now) {
   TcpHeader header;
   header.seq = segment.seq;
   header.ack = segment.ack;
@@ -170,41 +216,27 @@ void TcpHost::SendSegment(const TxSegment& segment, Instant now) {
   header.urgent_pointer = segment.urgent_pointer;
   header.flags = segment.flags;
   header.options = segment.options;
-  if (segment.stream_offset + segment.payload_bytes > bytes_written_) {
-    return Fail("sends bytes that were never written");
-  }
-  if (segment.tso_mss == 0) {
-    return SendFrame(header, segment.stream_offset, segment.payload_bytes,
-                     segment.ecn, now);
-  }
-  if (segment.payload_bytes > options_.max_tso_payload) {
-    return Fail("more in one send than TSO takes");
-  }
-  for (uint32_t at = 0; at < segment.payload_bytes; at += segment.tso_mss) {
-    const uint32_t bytes =
-        std::min<uint32_t>(segment.tso_mss, segment.payload_bytes - at);
-    header.seq = segment.seq + at;
-    header.flags = segment.flags;
-    if (at + bytes < segment.payload_bytes) {
-      header.flags &= static_cast<uint8_t>(~(kFin | kPsh));
-    }
-    SendFrame(header, segment.stream_offset + at, bytes, segment.ecn, now);
-  }
-}
-
-void TcpHost::SendFrame(const TcpHeader& header, uint64_t stream_offset,
-                        uint32_t payload_bytes, uint8_t ecn, Instant now) {
+  const uint32_t payload_bytes = segment.payload_bytes;
   Trace("->", header, payload_bytes, now);
+  if (connection_) {
+    const std::string wrong = rules_.OnSend(
+        segment, payload_bytes, connection_->tcb(), connection_->stats().smss);
+    if (!wrong.empty()) {
+      Fail(absl::StrCat(wrong, ": ", FormatSegment(header, payload_bytes)));
+    }
+  }
   SimFrame frame(192 + payload_bytes);
   const uint32_t header_bytes =
       headers_.Emit(header,
                     {.payload_bytes = payload_bytes,
-                     .ecn = static_cast<Ecn>(ecn),
+                     .ecn = static_cast<Ecn>(segment.ecn),
                      .identification = identification_++},
                     frame.data());
   frame.resize(header_bytes + payload_bytes);
   const auto payload = std::span(frame).subspan(header_bytes);
-  FillStream(options_.write_stream, stream_offset, payload);
+  if (payload_bytes > 0) {
+    FillStream(StreamOf(session_.iss), segment.stream_offset, payload);
+  }
   WriteTcpChecksum(frame.data(), headers_.l4_offset(), header_bytes, payload);
   out_.Send(std::move(frame), now);
 }
@@ -212,6 +244,18 @@ void TcpHost::SendFrame(const TcpHeader& header, uint64_t stream_offset,
 // -- the application's side ---------------------------------------------------
 
 void TcpHost::OnTime(Instant now) {
+  if (dies_at_ <= now) Die(now);
+  if (returns_at_ <= now) {
+    returns_at_ = Instant::Never();
+    is_dead_ = false;
+    ts_offset_ = prng_.Next32();
+    if (sessions_to_open_ > 0) next_open_ = now;
+  }
+  if (next_open_ <= now && !connection_) {
+    next_open_ = Instant::Never();
+    Open(now);
+    connection_->OpenActive(now);
+  }
   if (connection_) {
     connection_->OnDeadline(now);
     if (abort_at_ <= now) {
@@ -227,13 +271,36 @@ void TcpHost::OnTime(Instant now) {
 }
 
 void TcpHost::GiveUp(Instant now) {
-  has_started_ = true;  // A server that no SYN reached stops listening.
-  if (connection_) connection_->Abort(TcpError::kAborted);
+  if (!connection_) return;
+  session_.was_alone = true;
+  connection_->Abort(TcpError::kAborted);
   Finish(now);
 }
 
+// Power off: no segment, no memory; the pools start anew.
+void TcpHost::Die(Instant now) {
+  dies_at_ = Instant::Never();
+  returns_at_ = now + options_.returns_after;
+  next_open_ = Instant::Never();
+  is_dead_ = true;
+  if (connection_) {
+    session_.was_alone = true;
+    connection_.reset();
+    sessions_.push_back(session_);
+    session_ = Session();
+  }
+  for (; !tokens_.empty(); tokens_.pop()) {
+    const Token& t = tokens_.top();
+    (void)PoolOf(t.pool).Return(t.token, t.stream);
+  }
+  FragPool::Returned returned[4];
+  while (device_pool_.Drain(returned, 4) + linear_pool_.Drain(returned, 4) >
+         0) {
+  }
+}
+
 void TcpHost::Write(Instant now) {
-  const uint64_t left = options_.app.bytes_to_write - bytes_written_;
+  const uint64_t left = options_.app.bytes_to_write - session_.bytes_written;
   if (left == 0 || has_closed_) {
     next_write_ = Instant::Never();
     return;
@@ -242,7 +309,7 @@ void TcpHost::Write(Instant now) {
       std::min<uint64_t>(left, 1 + prng_.Below(options_.app.max_write));
   const uint64_t taken = connection_->Send(want);
   if (taken > want) Fail("Send took more than it was offered");
-  bytes_written_ += taken;
+  session_.bytes_written += taken;
   // Not a nanosecond apart: a real application takes time for a call.
   next_write_ = now + 1_us + UpTo(options_.app.write_gap);
   if (taken < want) next_write_ = Instant::Never();  // Until kWritable.
@@ -255,7 +322,7 @@ void TcpHost::Read(Instant now) {
     Frag frag = *connection_->PeekReadable();
     frag.length = static_cast<uint32_t>(std::min<uint64_t>(frag.length, left));
     FragPool& pool = PoolOf(frag.pool);
-    const auto token = pool.Lend(frag, kStream);
+    const auto token = pool.Lend(frag, stream());
     if (!token) break;  // All pieces are out; the bytes stay readable.
     Frag taken;
     if (connection_->Receive({&taken, 1}, frag.length) != 1 || taken != frag) {
@@ -266,14 +333,17 @@ void TcpHost::Read(Instant now) {
             .subspan(static_cast<size_t>(frag.slot) * pool.slot_bytes() +
                          frag.offset,
                      frag.length);
-    if (!IsStream(options_.read_stream, bytes_read_, bytes)) {
-      return Fail(absl::StrCat("wrong bytes at ", bytes_read_, ", ",
+    const uint64_t written = StreamOf(connection_->tcb().irs);
+    if (!IsStream(written, session_.bytes_read, bytes)) {
+      return Fail(absl::StrCat("wrong bytes at ", session_.bytes_read, ", ",
                                frag.length, " of them"));
     }
-    bytes_read_ += frag.length;
+    session_.bytes_read += frag.length;
     left -= frag.length;
-    tokens_.push({now + UpTo(options_.app.token_delay), *token, frag.pool});
+    tokens_.push(
+        {now + UpTo(options_.app.token_delay), *token, frag.pool, stream()});
   }
+  session_.saw_end = connection_->is_at_end();
   next_read_ = now + 1_us + UpTo(options_.app.read_gap);
 }
 
@@ -282,13 +352,16 @@ void TcpHost::ReturnTokens(Instant now) {
   uint32_t slots = 0;
   while (!tokens_.empty() && tokens_.top().due <= now) {
     FragPool& pool = PoolOf(tokens_.top().pool);
-    if (pool.Return(tokens_.top().token, kStream) != ReturnResult::kReturned) {
+    if (pool.Return(tokens_.top().token, tokens_.top().stream) !=
+        ReturnResult::kReturned) {
       Fail("a token was refused");
     }
     tokens_.pop();
     FragPool::Returned returned[4];
     const size_t count = pool.Drain(returned, 4);
     for (size_t i = 0; i < count; ++i) {
+      // Of a connection that is over: the pool's business alone.
+      if (returned[i].stream != stream()) continue;
       bytes += returned[i].bytes;
       slots += returned[i].slot_freed ? 1 : 0;
     }
@@ -297,8 +370,10 @@ void TcpHost::ReturnTokens(Instant now) {
 }
 
 void TcpHost::CloseIfDone(Instant now) {
-  if (has_closed_ || bytes_written_ < options_.app.bytes_to_write) return;
-  if (!was_connected_) return;
+  if (has_closed_ || session_.bytes_written < options_.app.bytes_to_write) {
+    return;
+  }
+  if (!session_.was_connected) return;
   if (options_.app.closing == Closing::kAfterPeer &&
       !connection_->is_at_end()) {
     return;
@@ -325,30 +400,69 @@ void TcpHost::Finish(Instant now) {
                         StateName(connection_->state())));
     }
     while (const auto event = connection_->PollEvent()) {
-      if (event->kind == Event::Kind::kConnected) was_connected_ = true;
-      if (event->kind == Event::Kind::kPeerClosed) saw_peer_close_ = true;
+      if (event->kind == Event::Kind::kConnected) session_.was_connected = true;
       if (event->kind == Event::Kind::kWritable) next_write_ = now + 1_us;
-      if (event->kind == Event::Kind::kError) error_ = connection_->error();
+    }
+    session_.error = connection_->error();
+    session_.irs = connection_->tcb().irs;
+    if (session_.was_connected && connection_->is_at_end()) {
+      session_.saw_end = true;
     }
     connection_->CheckInvariants();
-    last_stats_ = connection_->stats();
-    Retire();
+    CheckLimits();
+    EndSession(now);
   }
-  device_pool_.CheckInvariants();
-  linear_pool_.CheckInvariants();
+  CheckPools();
 }
 
-// The connection ended, and nobody reads on.
-void TcpHost::Retire() {
+// A recount of every slot, when a slot changed hands: it costs more than the
+// rest of a step.
+void TcpHost::CheckPools() {
+  const auto check = [](const FragPool& pool, FragPool::Owners* last) {
+    const FragPool::Owners& now = pool.owners();
+    if (now.free == last->free && now.reassembly == last->reassembly &&
+        now.application == last->application) {
+      return;
+    }
+    *last = now;
+    pool.CheckInvariants();
+  };
+  check(device_pool_, &device_owners_);
+  check(linear_pool_, &linear_owners_);
+}
+
+// What the application and the pools allow, nobody passes.
+void TcpHost::CheckLimits() {
+  last_stats_ = connection_->stats();
+  const Connection::Stats& s = last_stats_;
+  const Connection::Options& o = options_.connection;
+  if (s.held_slots > o.max_slot_quota) Fail("more slots held than the quota");
+  if (connection_->queued_offset() - connection_->acked_offset() >
+      o.send_queue_limit_bytes) {
+    Fail("more queued than send_queue_limit_bytes");
+  }
+  if (connection_->acked_offset() > session_.bytes_written) {
+    Fail("bytes are acknowledged that were never written");
+  }
+}
+
+// If it is over, and nobody reads on.
+void TcpHost::EndSession(Instant now) {
   if (!connection_->is_finished()) return;
-  const bool will_read = error_ == TcpError::kNone &&
+  const bool will_read = session_.error == TcpError::kNone &&
                          next_read_ != Instant::Never() &&
                          connection_->readable_bytes() > 0;
-  if (!will_read) connection_.reset();
+  if (will_read) return;
+  connection_.reset();
+  sessions_.push_back(session_);
+  session_ = Session();
+  if (options_.opens_actively && --sessions_to_open_ > 0) {
+    next_open_ = now + 1_us + UpTo(options_.session_gap);
+  }
 }
 
 Instant TcpHost::NextEvent() const {
-  Instant next = Instant::Never();
+  Instant next = std::min({dies_at_, returns_at_, next_open_});
   if (!tokens_.empty()) next = std::min(next, tokens_.top().due);
   if (!connection_) return next;
   next = std::min({next, connection_->NextDeadline(), abort_at_});
@@ -363,20 +477,22 @@ Instant TcpHost::NextEvent() const {
 }
 
 bool TcpHost::is_done() const {
-  return has_started_ && !connection_ && tokens_.empty() &&
+  return sessions_to_open_ == 0 && !connection_ && !is_dead_ &&
+         tokens_.empty() &&
          device_pool_.free_slots() == device_pool_.slot_count() &&
          linear_pool_.free_slots() == linear_pool_.slot_count();
 }
 
 std::string TcpHost::ToString() const {
   std::string text = absl::StrCat(
-      options_.is_client ? "client" : "server", " ",
-      connection_ ? StateName(connection_->state())
-                  : (has_started_ ? "gone" : "not opened"),
-      " wrote ", bytes_written_, "/", options_.app.bytes_to_write, " read ",
-      bytes_read_, " error '", TcpErrorName(error_), "' tokens ",
-      tokens_.size(), " device ", device_pool_.OwnersString(), " linear ",
-      linear_pool_.OwnersString());
+      options_.is_client ? "client" : "server", " sessions ended ",
+      sessions_.size(), ", now ",
+      is_dead_ ? "dead"
+               : (connection_ ? StateName(connection_->state()) : "none"),
+      " wrote ", session_.bytes_written, "/", options_.app.bytes_to_write,
+      " read ", session_.bytes_read, " error '", TcpErrorName(session_.error),
+      "' tokens ", tokens_.size(), " device ", device_pool_.OwnersString(),
+      " linear ", linear_pool_.OwnersString());
   const Connection::Stats& s = last_stats_;
   absl::StrAppend(&text, " rto_ns ", s.rto.nanoseconds(), " timeouts ",
                   s.timeouts, " retransmitted ", s.segments_retransmitted,

@@ -222,5 +222,44 @@ TEST(TcpSimTest, AbortAtAnyTime) {
   EXPECT_GT(aborted, SeedsPerFault());
 }
 
+// A window's worth of one-byte segments meets a pool of a few slots.
+TEST(TcpSimTest, OneByteSegmentsAgainstAFullWindow) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    TcpSimSetup setup = Draw(seed, {});
+    setup.client.bytes_to_write = setup.server.bytes_to_write = 5'000;
+    setup.slot_count = 16;
+    setup.box_up = setup.box_down = Middlebox::Options{.cut_bytes = 1};
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    ExpectComplete(setup);
+  }
+}
+
+// RFC 5961: somebody off the path who guesses resets nothing and corrupts
+// nothing.
+TEST(TcpSimTest, ABlindAttackerDoesNoHarm) {
+  uint64_t attacks = 0;
+  uint64_t challenges = 0;
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    TcpSimSetup setup = Draw(seed, {.loss = seed % 3 == 0 ? 0.01 : 0});
+    setup.client.write_gap = setup.server.write_gap = 5_ms;
+    setup.client.max_write = setup.server.max_write = 3'000;
+    setup.attack_gap = 500_us;
+    setup.attack_limit = 2'000;
+    const TcpSimResult r = RunTcpSim(setup);
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    ASSERT_EQ(r.failure, "");
+    ASSERT_EQ(r.client_error, TcpError::kNone);
+    ASSERT_EQ(r.server_error, TcpError::kNone);
+    ASSERT_EQ(r.server_read, setup.client.bytes_to_write);
+    ASSERT_EQ(r.client_read, setup.server.bytes_to_write);
+    attacks += r.attacks;
+    challenges += r.client.challenge_acks + r.server.challenge_acks;
+    // RFC 5961 7: no amplifier either.
+    ASSERT_LE(r.client.challenge_acks + r.server.challenge_acks, r.attacks);
+  }
+  EXPECT_GT(attacks, 10'000u);
+  EXPECT_GT(challenges, 60u);
+}
+
 }  // namespace
 }  // namespace devwire

@@ -1,0 +1,136 @@
+#include "transport/sim/engine_sim.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "transport/sim/seed_on_abort.h"
+
+namespace devwire {
+namespace {
+
+EngineHost::Options HostOptions(const EngineSimSetup& s, bool is_client) {
+  EngineHost::Options o;
+  o.ip = IpAddress::V4(10, 0, 0, is_client ? 1 : 2);
+  o.nic.limits.mac = {2, 0, 0, 0, 0, static_cast<uint8_t>(is_client ? 1 : 2)};
+  o.nic.limits.mtu = 1500;
+  o.nic.limits.max_tso_payload = s.max_tso_payload;
+  o.nic.gather_delay = s.gather_delay;
+  o.nic.rule_delay = s.rule_delay;
+  o.nic.rule_refusals = s.rule_refusals;
+  o.nic.seed = s.seed * 2 + is_client;
+  o.device_slots = s.device_slots;
+  o.tcp.use_timestamps = s.timestamps;
+  o.tcp.nodelay = s.nodelay;
+  o.tcp.time_wait = 1_s;
+  o.bytes_per_stream = is_client ? s.client_bytes : s.server_bytes;
+  o.max_send = s.max_send;
+  o.token_delay = s.token_delay;
+  o.hoarders = is_client ? 0 : s.hoarders;
+  o.can_read_option_tails = s.can_read_option_tails;
+  o.seed = s.seed * 2 + is_client;
+  return o;
+}
+
+// Stands still while a run lasts; moves by itself while engines that failed
+// are destroyed, because they wait for their NIC.
+class RunClock final : public Clock {
+ public:
+  Instant Now() const override {
+    if (is_over) now_ += 1_ms;
+    return now_;
+  }
+  void Set(Instant t) { now_ = t; }
+  bool is_over = false;
+
+ private:
+  mutable Instant now_ = Instant::FromNanoseconds(1'000'000'000);
+};
+
+void CaptureLink(SimLink& link, PcapngWriter::Direction direction,
+                 PcapngWriter* capture) {
+  if (capture == nullptr) return;
+  link.set_observer([=](const SimFrame& frame, Instant now, const char* fate) {
+    capture->Add(direction, now, frame, static_cast<uint32_t>(frame.size()),
+                 fate);
+  });
+}
+
+void PutBefore(SimLink& link, Middlebox& box) {
+  link.set_rewriter([&box](const SimFrame& frame, Instant now) {
+    box.Take(frame, now);
+    std::vector<SimFrame> out;
+    while (auto one = box.Give(now)) out.push_back(std::move(*one));
+    return out;
+  });
+}
+
+}  // namespace
+
+EngineSimResult RunEngineSim(const EngineSimSetup& setup) {
+  TellSeedOnAbort(setup.seed);
+  RunClock clock;
+  const Instant start = clock.Now();
+  SimLink up(setup.faults, setup.seed ^ 0xaaaa);
+  SimLink down(setup.faults, setup.seed ^ 0x5555);
+  CaptureLink(up, PcapngWriter::Direction::kOut, setup.capture);
+  CaptureLink(down, PcapngWriter::Direction::kIn, setup.capture);
+  std::optional<Middlebox> box;
+  if (setup.box_up) PutBefore(up, box.emplace(*setup.box_up, setup.seed));
+  EngineHost server(HostOptions(setup, false), clock, down, up);
+  EngineHost client(HostOptions(setup, true), clock, up, down);
+  server.Listen(Port{80});
+  server.Turn();  // Rules of the listener.
+  client.Turn();
+  // Until they are installed: a host whose wide rules are not in is deaf.
+  clock.Set(start + setup.rule_delay);
+  server.Turn();
+  client.Turn();
+  for (size_t i = 0; i < setup.streams; ++i) {
+    client.Connect({IpAddress::V4(10, 0, 0, 2), Port{80}});
+  }
+  EngineSimResult result;
+  std::string failure;
+  while (failure.empty()) {
+    int turns = 0;
+    while ((client.Turn() | server.Turn()) && failure.empty()) {
+      if (++turns > 5'000) failure = "busy loop";
+    }
+    if (result.others_took == Duration() &&
+        server.finished_streams() + setup.hoarders >= setup.streams) {
+      result.others_took = clock.Now() - start;
+      result.hoarded_slots = server.max_application_slots();
+      server.Relent();
+      continue;
+    }
+    if (client.is_done(setup.streams) && server.is_done(setup.streams)) break;
+    if (!client.failure().empty()) failure = client.failure();
+    if (!server.failure().empty()) failure = server.failure();
+    const Instant next = std::min(client.NextEvent(), server.NextEvent());
+    if (failure.empty() && next == Instant::Never())
+      failure = "deadlock: nothing is pending";
+    if (failure.empty() && next <= clock.Now()) {
+      failure = "busy loop: a deadline is due";
+    }
+    if (clock.Now() - start > 600_s) failure = "does not come to an end";
+    if (failure.empty()) clock.Set(next);
+  }
+  if (!failure.empty()) {
+    result.failure = "seed " + std::to_string(setup.seed) + " at " +
+                     std::to_string((clock.Now() - start).microseconds()) +
+                     " us: " + failure + "\n  " + client.ToString() + "\n  " +
+                     server.ToString() + "\n  up: " + up.StatsString() +
+                     "\n  down: " + down.StatsString();
+  }
+  result.took = clock.Now() - start;
+  clock.is_over = true;
+  result.text_dropped_at_reserve =
+      server.engine().counters().value(EngineEvent::kTextDroppedAtReserve);
+  result.linear_bytes = client.linear_bytes() + server.linear_bytes();
+  result.client = client.nic_stats();
+  result.server = server.nic_stats();
+  return result;
+}
+
+}  // namespace devwire
