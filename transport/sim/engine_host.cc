@@ -155,10 +155,21 @@ bool EngineHost::Turn() {
     const auto current = it++;
     worked |= RunStream(current->first, &current->second);
   }
-  host_pool_.CheckInvariants();
-  linear_pool_.CheckInvariants();
-  device_pool_.CheckInvariants();
+  CheckPool(host_pool_, &host_owners_);
+  CheckPool(linear_pool_, &linear_owners_);
+  CheckPool(device_pool_, &device_owners_);
   return worked;
+}
+
+// A recount of every slot, when one changed hands.
+void EngineHost::CheckPool(const FragPool& pool, FragPool::Owners* last) {
+  const FragPool::Owners& now = pool.owners();
+  if (now.free == last->free && now.reassembly == last->reassembly &&
+      now.application == last->application) {
+    return;
+  }
+  *last = now;
+  pool.CheckInvariants();
 }
 
 bool EngineHost::RunStream(StreamId id, AppStream* app) {

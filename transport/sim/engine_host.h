@@ -103,6 +103,7 @@ class EngineHost {
   bool CompleteSends(EngineStream& s, AppStream* app);
   ReturnResult Return(const Token& token);
   bool ReturnTokens();
+  static void CheckPool(const FragPool& pool, FragPool::Owners* last);
   void Fail(const std::string& what);
 
   const Options options_;
@@ -117,6 +118,9 @@ class EngineHost {
   FragPool host_pool_;
   FragPool linear_pool_;
   FragPool device_pool_;
+  FragPool::Owners host_owners_;  // When last recounted.
+  FragPool::Owners linear_owners_;
+  FragPool::Owners device_owners_;
   std::unique_ptr<TailReader> tails_;
   std::unique_ptr<SimPacketIo> io_;
   std::unique_ptr<Engine> engine_;

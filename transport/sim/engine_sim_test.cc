@@ -61,7 +61,7 @@ TEST(EngineSimTest, SmallPoolLateTokens) {
 TEST(EngineSimTest, AHoarderSlowsNobodyElse) {
   EngineSimSetup s{.faults = {.delay = 1_ms, .bits_per_second = 100'000'000},
                    .streams = 4,
-                   .client_bytes = 600'000,
+                   .client_bytes = 300'000,
                    .server_bytes = 0,
                    .device_slots = 512,
                    .token_delay = 2_ms};
@@ -80,7 +80,7 @@ TEST(EngineSimTest, AHoarderSlowsNobodyElse) {
 TEST(EngineSimTest, SevenHoardersOfEight) {
   EngineSimSetup s{.faults = {.delay = 1_ms, .bits_per_second = 100'000'000},
                    .streams = 8,
-                   .client_bytes = 300'000,
+                   .client_bytes = 150'000,
                    .server_bytes = 0,
                    .device_slots = 512,
                    .token_delay = 2_ms};
@@ -96,21 +96,19 @@ TEST(EngineSimTest, SevenHoardersOfEight) {
 // measure of bytes per slot was wrong, text is dropped, and a reader that
 // returns its tokens gets on all the same.
 TEST(EngineSimTest, OneByteSegmentsAgainstAFullWindow) {
-  for (uint64_t seed = 1; seed <= 3; ++seed) {
-    const EngineSimResult r =
-        RunEngineSim({.seed = seed,
-                      .faults = {.delay = 2_ms,
-                                 .bits_per_second = 50'000'000,
-                                 .queue_limit_frames = 100'000},
-                      .streams = 2,
-                      .client_bytes = 6'000,
-                      .server_bytes = 0,
-                      .token_delay = 5_ms,
-                      .box_up = Middlebox::Options{.cut_bytes = 1}});
-    ASSERT_EQ(r.failure, "");
-    EXPECT_GT(r.server.rx_frames, 12'000u);
-    EXPECT_LT(r.took, 60_s);
-  }
+  const EngineSimResult r =
+      RunEngineSim({.faults = {.delay = 2_ms,
+                               .bits_per_second = 50'000'000,
+                               .queue_limit_frames = 100'000},
+                    .streams = 1,
+                    .client_bytes = 2'000,
+                    .server_bytes = 0,
+                    .device_slots = 192,
+                    .token_delay = 5_ms,
+                    .box_up = Middlebox::Options{.cut_bytes = 1}});
+  ASSERT_EQ(r.failure, "");
+  EXPECT_GT(r.server.rx_frames, 2'000u);
+  EXPECT_LT(r.took, 60_s);
 }
 
 TEST(EngineSimTest, Faults) {
