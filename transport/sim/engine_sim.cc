@@ -23,7 +23,6 @@ EngineHost::Options HostOptions(const EngineSimSetup& s, bool is_client) {
   o.device_slots = s.device_slots;
   o.tcp.use_timestamps = s.timestamps;
   o.tcp.nodelay = s.nodelay;
-  o.tcp.time_wait = 1_s;
   o.bytes_per_stream = is_client ? s.client_bytes : s.server_bytes;
   o.max_send = s.max_send;
   o.token_delay = s.token_delay;

@@ -45,8 +45,10 @@ LinkFaults DrawFaults(Prng& prng) {
     f.queue_limit_frames = static_cast<uint32_t>(LogBelow(prng, 4, 200));
   }
   if (prng.Chance(0.08)) {
-    f.blackout_period = 2_s;
-    f.blackout_length = LogDuration(prng, 1_ms, 700_ms);
+    // No round number: retransmissions that double from 1 s would meet one
+    // forever.
+    f.blackout_period = LogDuration(prng, 1'234'567_us, 5_s);
+    f.blackout_length = LogDuration(prng, 1_ms, 400_ms);
   }
   return f;
 }
@@ -91,7 +93,7 @@ TcpHost::App DrawApp(Prng& prng, uint16_t mss) {
   app.max_write = 30'000;
   if (prng.Chance(0.15)) {  // Tiny writes.
     app.max_write = static_cast<uint32_t>(1 + prng.Below(50));
-    app.bytes_to_write %= 3'000;
+    app.bytes_to_write %= 1'000;
   }
   if (prng.Chance(0.3)) app.write_gap = LogDuration(prng, 10_us, 20_ms);
   if (prng.Chance(0.3)) {  // A slow reader.
@@ -160,6 +162,11 @@ TcpScenario DrawTcpScenario(uint64_t seed) {
   t.max_tso_payload = prng.Chance(0.4) ? 60'000 : 0;
   t.client = DrawApp(prng, mss);
   t.server = DrawApp(prng, mss);
+  // cwnd counts bytes: after a timeout hundreds of tiny segments come at once,
+  // and what the slots do not hold waits for the next timeout.
+  if (std::min(t.client.max_write, t.server.max_write) <= 50) {
+    t.slot_count = std::max(t.slot_count, 64u);
+  }
   // One of them has to begin.
   if (t.client.closing == Closing::kAfterPeer) {
     t.server.closing = Closing::kAfterWriting;

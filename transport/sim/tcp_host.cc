@@ -343,7 +343,6 @@ void TcpHost::Read(Instant now) {
     tokens_.push(
         {now + UpTo(options_.app.token_delay), *token, frag.pool, stream()});
   }
-  session_.saw_end = connection_->is_at_end();
   next_read_ = now + 1_us + UpTo(options_.app.read_gap);
 }
 
@@ -405,7 +404,9 @@ void TcpHost::Finish(Instant now) {
     }
     session_.error = connection_->error();
     session_.irs = connection_->tcb().irs;
-    if (session_.was_connected && connection_->is_at_end()) {
+    // An abort discards what was not read: no end of the stream's.
+    if (session_.was_connected && session_.error == TcpError::kNone &&
+        connection_->is_at_end()) {
       session_.saw_end = true;
     }
     connection_->CheckInvariants();
