@@ -61,7 +61,6 @@ class List {
     return n == &head_ ? nullptr : static_cast<T*>(n);
   }
   void PushBack(T* t) { InsertBefore(&head_, t); }
-  void PushFront(T* t) { InsertBefore(head_.next_, t); }
   T* PopFront() {
     T* t = front();
     if (t != nullptr) static_cast<Node*>(t)->Unlink();

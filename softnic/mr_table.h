@@ -89,8 +89,6 @@ class MrTable {
     return true;
   }
 
-  uint32_t dmabuf_mrs_made() const { return next_region_; }
-
  private:
   static constexpr uint32_t kGenerationBits = 8;
 

@@ -107,7 +107,6 @@ class QueuePair {
   }
   RecvWqe* next_recv() { return recv_.At<RecvWqe>(taken_); }
   uint32_t PopRecv() { return taken_++; }
-  uint32_t recv_max_sge() const { return recv_.max_sge; }
   uint32_t send_inline_at() const { return spec_.send.inline_at; }
 
   // Segments of the TSO send at hand that the port has taken.

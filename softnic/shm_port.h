@@ -86,7 +86,6 @@ class ShmPort final : public Port {
   void Look();
   void ReadMessages();
   void OnMessage(const ShmMessage& message, int fd);
-  void OnWelcome(int fd);
   void OnRegion(const ShmMessage& message, int fd);
   bool MakeRings();
   bool UseRings(int fd);

@@ -225,7 +225,6 @@ void Engine::Destroy(EngineStream& s) {
   RemoveRule(s);
   s.ListNode<EngineStream, DirtyTag>::Unlink();
   s.ListNode<EngineStream, AcceptTag>::Unlink();
-  s.ListNode<EngineStream, RuleTag>::Unlink();
   timers_.Set(index, Instant::Never());
   // Not when it gave it up: another stream may have it by now.
   ForgetTuple(s);

@@ -36,13 +36,11 @@ enum class UnreachableCause : uint8_t { kNone, kNoRoute, kNoNeighbor, kIcmp };
 
 struct DirtyTag;
 struct AcceptTag;
-struct RuleTag;
 
 // Lifetime: from Connect or a SYN until the connection is CLOSED, nothing of
 // it is posted for sending, and no handle is held.
 struct EngineStream : ListNode<EngineStream, DirtyTag>,
-                      ListNode<EngineStream, AcceptTag>,
-                      ListNode<EngineStream, RuleTag> {
+                      ListNode<EngineStream, AcceptTag> {
   static constexpr size_t kMaxCompletions = 512;
 
   EngineStream(const Connection::Options& options, FragSink& sink,

@@ -50,7 +50,6 @@ class SendBuffers {
     return memory_.iova + uint64_t{index} * kBufferBytes;
   }
   uint32_t lkey() const { return memory_.lkey; }
-  uint32_t free_count() const { return static_cast<uint32_t>(free_.size()); }
   uint32_t count() const { return count_; }
 
  private:

@@ -104,8 +104,6 @@ class VerbsPacketIo final : public PacketIo {
   // Makes a device pool known, for OpenDataQueue: `pool` cuts `region` into
   // slots from its start. Fails as CheckPool.
   absl::Status AddPool(FragPool& pool, const RegisteredRegion& region);
-  // The same in host memory, for data queues of host streams.
-  absl::Status AddHostPool(FragPool& pool, const HostArena& memory);
 
   const Limits& limits() const override { return limits_; }
   size_t RxBurst(std::span<RxFrame> out) override;
@@ -159,7 +157,6 @@ class VerbsPacketIo final : public PacketIo {
   absl::Status CheckMtu() const;
   absl::Status SetUpMemory();
   absl::Status SetUpQueues(const SlotMemory& control);
-  absl::Status AddSlots(const SlotMemory& slots, uint64_t bytes);
   uint32_t SplitOf(HeaderShape shape) const;
   RawQpOptions ReceiveQp(const RxRing& ring) const;
   RawQpOptions SendQp(uint32_t depth) const;

@@ -206,17 +206,19 @@ uint32_t VerbsPacketIo::SplitOf(HeaderShape shape) const {
 
 absl::Status VerbsPacketIo::AddPool(FragPool& pool,
                                     const RegisteredRegion& region) {
-  return AddSlots({.pool = &pool, .addr = region.iova(), .lkey = region.lkey()},
-                  region.bytes());
-}
-
-absl::Status VerbsPacketIo::AddHostPool(FragPool& pool,
-                                        const HostArena& memory) {
-  return AddSlots({.pool = &pool,
-                   .addr = memory.addr(),
-                   .lkey = memory.lkey(),
-                   .host = memory.data()},
-                  memory.bytes());
+  if (absl::Status status = CheckPool({.slot_count = pool.slot_count(),
+                                       .slot_bytes = pool.slot_bytes(),
+                                       .region_bytes = region.bytes()});
+      !status.ok()) {
+    return status;
+  }
+  const SlotMemory slots{
+      .pool = &pool, .addr = region.iova(), .lkey = region.lkey()};
+  if (!pools_.try_emplace(pool.id(), slots).second) {
+    return absl::AlreadyExistsError(absl::StrFormat(
+        "pool %u is there already", static_cast<uint16_t>(pool.id())));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status VerbsPacketIo::CheckPool(const PoolShape& shape) const {
@@ -251,21 +253,6 @@ absl::Status VerbsPacketIo::CheckPool(const PoolShape& shape) const {
         "least %u slots, %u bytes",
         shape.slot_count, shape.slot_bytes, kPoolShare * kMinRingWrs,
         uint64_t{kPoolShare * kMinRingWrs} * shape.slot_bytes));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status VerbsPacketIo::AddSlots(const SlotMemory& slots, uint64_t bytes) {
-  const FragPool& pool = *slots.pool;
-  if (absl::Status status = CheckPool({.slot_count = pool.slot_count(),
-                                       .slot_bytes = pool.slot_bytes(),
-                                       .region_bytes = bytes});
-      !status.ok()) {
-    return status;
-  }
-  if (!pools_.try_emplace(pool.id(), slots).second) {
-    return absl::AlreadyExistsError(absl::StrFormat(
-        "pool %u is there already", static_cast<uint16_t>(pool.id())));
   }
   return absl::OkStatus();
 }
