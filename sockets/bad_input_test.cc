@@ -12,6 +12,7 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -41,6 +42,8 @@ class NothingLeaked : public ::testing::Test {
  protected:
   void SetUp() override {
     ConfigureSoftnic("");  // Loads the library, which may keep some.
+    // With the first thread, ThreadSanitizer starts one of its own.
+    std::thread([] {}).join();
     descriptors_ = Entries("/proc/self/fd");
     threads_ = Entries("/proc/self/task");
   }
