@@ -41,7 +41,8 @@ check_cases() {
       suite="$line"
       continue
     fi
-    timeout 60 "$binary" --gtest_filter="$suite$line" >/dev/null 2>&1
+    DEVWIRE_VERBS_LIBRARY=softnic/libsoftnic.so timeout 60 "$binary" \
+      --gtest_filter="$suite$line" >/dev/null 2>&1
     if (($? == 128 + 11)); then
       died=$((died + 1))
     else
