@@ -3,12 +3,10 @@
 //
 //   recovery_benchmark --benchmark_counters_tabular=true
 //
-// Instructions, exactly, of one row (callgrind counts only within OnSegment
-// and PollOwed, so not the link below):
+// Instructions, exactly (callgrind counts only within OnSegment and PollOwed,
+// so not the link below):
 //
-//   valgrind --tool=callgrind --toggle-collect='*Connection::OnSegment*'
-//     --toggle-collect='*Connection::PollOwed*'
-//     recovery_benchmark --benchmark_filter=/10$ --benchmark_min_time=0.001
+//   bazel test --config=release //transport/tcp:recovery_instructions_test
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
