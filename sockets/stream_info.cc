@@ -133,6 +133,9 @@ void StackCore::FillInfo(const EngineStream& s, StreamInfo* info) {
   info->bytes_acked = stats.bytes_acked;
   info->bytes_received = stats.bytes_received;
   info->retransmitted_segments = stats.segments_retransmitted;
+  info->retransmitted_bytes = stats.bytes_retransmitted;
+  info->sack_blocks_in = stats.sack_blocks_in;
+  info->sack_blocks_out = stats.sack_blocks_out;
   info->bytes_unacked =
       s.connection.sent_offset() - s.connection.acked_offset();
   info->bytes_unsent = stats.unsent_bytes;

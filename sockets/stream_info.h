@@ -30,8 +30,11 @@ struct StreamInfo {
   uint64_t bytes_acked = 0;
   uint64_t bytes_received = 0;  // in order, and handed over or waiting
   uint64_t retransmitted_segments = 0;
-  uint64_t bytes_unacked = 0;  // sent, not acknowledged
-  uint64_t bytes_unsent = 0;   // queued, never sent
+  uint64_t retransmitted_bytes = 0;
+  uint64_t sack_blocks_in = 0;   // taken in, and
+  uint64_t sack_blocks_out = 0;  // sent, DSACKs included
+  uint64_t bytes_unacked = 0;    // sent, not acknowledged
+  uint64_t bytes_unsent = 0;     // queued, never sent
   uint64_t bytes_readable = 0;
 
   // Where the payload was delivered.

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "transport/verbs/verbs_fixture.h"
@@ -54,9 +55,10 @@ TwoStacks::TwoStacks(const Options& options) : options_(options) {
     sides_[i].address =
         options.ipv6 ? *IpAddress::Parse(absl::StrCat("fd00::", i + 1))
                      : IpAddress::V4(10, 0, 0, static_cast<uint8_t>(i + 1));
-    absl::StrAppendFormat(&config, "%sdev=%s,port=shm:%s,mac=%s,mtu=%u%s",
-                          i == 0 ? "" : ";", sides_[i].device, cable,
-                          MacToString(sides_[i].mac), MtuOf(i), options.nic);
+    absl::StrAppendFormat(
+        &config, "%sdev=%s,port=shm:%s,mac=%s,mtu=%u%s", i == 0 ? "" : ";",
+        sides_[i].device, cable, MacToString(sides_[i].mac), MtuOf(i),
+        absl::StrReplaceAll(options.nic, {{"$", sides_[i].device}}));
   }
   ConfigureSoftnic(config);
   for (int i = 0; i < 2; ++i) {

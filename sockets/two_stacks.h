@@ -31,7 +31,8 @@ class TwoStacks {
     uint64_t memory_bytes = 4 << 20;
     // Of the memory, for receiving; the rest is sent from.
     uint64_t receive_bytes = 2 << 20;
-    std::string nic;          // Further keys of both devices: ",loss=0.01".
+    // Further keys of both devices: ",loss=0.01". `$` is the device's name.
+    std::string nic;
     uint32_t client_mtu = 0;  // 0: mtu. Of its stack, slots and port.
     bool ipv6 = false;        // fd00::1 and fd00::2, static neighbours.
     StackOptions stack;       // What is not set here.

@@ -9,7 +9,6 @@
 namespace devwire {
 namespace {
 
-constexpr uint32_t kHostSlots = 256;
 constexpr uint32_t kLinearSlotBytes = 64;
 constexpr std::byte kPoison{0xdd};
 
@@ -53,13 +52,14 @@ EngineHost::EngineHost(const Options& options, const Clock& clock, SimLink& out,
     : options_(options),
       clock_(clock),
       prng_(options.seed),
-      host_memory_(kHostSlots * 2048),
+      host_memory_(size_t{options.host_slots} * 2048),
       linear_memory_(size_t{options.device_slots} * kLinearSlotBytes),
       device_memory_(size_t{options.device_slots} * options.device_slot_bytes),
       send_memory_(kSendSlots * kSendSlotBytes, kPoison),
       host_buffers_(16 * SendBuffers::kBufferBytes),
-      host_pool_(
-          {.id = kHostPool, .slot_count = kHostSlots, .slot_bytes = 2048}),
+      host_pool_({.id = kHostPool,
+                  .slot_count = options.host_slots,
+                  .slot_bytes = 2048}),
       linear_pool_({.id = kLinearPool,
                     .slot_count = options.device_slots,
                     .slot_bytes = kLinearSlotBytes}),
@@ -132,6 +132,17 @@ void EngineHost::Adopt(StreamId id) {
   app.write_stream = name * 2 + (is_client ? 0 : 1);
   app.read_stream = name * 2 + (is_client ? 1 : 0);
   streams_[id] = app;
+  if (options_.sums_tcp) tcp_stats_[id] = {};
+}
+
+EngineHost::TcpSums EngineHost::tcp_sums() const {
+  TcpSums sums;
+  for (const auto& [id, stats] : tcp_stats_) {
+    sums.sack_blocks_in += stats.sack_blocks_in;
+    sums.sack_blocks_out += stats.sack_blocks_out;
+    sums.bytes_retransmitted += stats.bytes_retransmitted;
+  }
+  return sums;
 }
 
 bool EngineHost::Turn() {
@@ -154,6 +165,10 @@ bool EngineHost::Turn() {
   for (auto it = streams_.begin(); it != streams_.end();) {
     const auto current = it++;
     worked |= RunStream(current->first, &current->second);
+  }
+  for (auto& [id, stats] : tcp_stats_) {
+    const EngineStream* s = engine_->Find(id);
+    if (s != nullptr) stats = s->connection.stats();
   }
   CheckPool(host_pool_, &host_owners_);
   CheckPool(linear_pool_, &linear_owners_);

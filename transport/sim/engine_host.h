@@ -31,6 +31,7 @@ class EngineHost {
   struct Options {
     IpAddress ip;
     SimPacketIo::Options nic;  // With its MAC.
+    uint32_t host_slots = 256;
     uint32_t device_slots = 256;
     uint32_t device_slot_bytes = 2048;
     bool can_read_option_tails = true;
@@ -40,7 +41,16 @@ class EngineHost {
     Duration token_delay;  // At most.
     // The first so many streams keep their tokens until Relent().
     size_t hoarders = 0;
+    bool sums_tcp = false;  // For tcp_sums().
     uint64_t seed = 1;
+  };
+
+  // Over all streams, gone ones included.
+  struct TcpSums {
+    uint64_t sack_blocks_in = 0;
+    uint64_t sack_blocks_out = 0;
+    uint64_t bytes_retransmitted = 0;
+    friend bool operator==(const TcpSums&, const TcpSums&) = default;
   };
 
   EngineHost(const Options& options, const Clock& clock, SimLink& out,
@@ -68,6 +78,7 @@ class EngineHost {
   uint64_t linear_bytes() const { return linear_bytes_; }
   size_t finished_streams() const { return finished_; }
   const SimPacketIo::Stats& nic_stats() const { return io_->stats(); }
+  TcpSums tcp_sums() const;
   Engine& engine() { return *engine_; }
 
  private:
@@ -129,6 +140,7 @@ class EngineHost {
   std::priority_queue<Token> tokens_;
   std::vector<Token> hoard_;
   size_t adopted_ = 0;
+  std::map<StreamId, Connection::Stats> tcp_stats_;  // When last seen.
   bool has_relented_ = false;
   uint32_t max_application_slots_ = 0;
   uint64_t bytes_read_ = 0;

@@ -20,6 +20,7 @@ EngineHost::Options HostOptions(const EngineSimSetup& s, bool is_client) {
   o.nic.rule_delay = s.rule_delay;
   o.nic.rule_refusals = s.rule_refusals;
   o.nic.seed = s.seed * 2 + is_client;
+  o.host_slots = s.host_slots;
   o.device_slots = s.device_slots;
   o.tcp.use_timestamps = s.timestamps;
   o.tcp.nodelay = s.nodelay;
@@ -27,6 +28,7 @@ EngineHost::Options HostOptions(const EngineSimSetup& s, bool is_client) {
   o.max_send = s.max_send;
   o.token_delay = s.token_delay;
   o.hoarders = is_client ? 0 : s.hoarders;
+  o.sums_tcp = s.counts_sack;
   o.can_read_option_tails = s.can_read_option_tails;
   o.seed = s.seed * 2 + is_client;
   return o;
@@ -56,6 +58,18 @@ void CaptureLink(SimLink& link, PcapngWriter::Direction direction,
   });
 }
 
+// Blocks in frames that the link will deliver.
+void CountSackBlocks(SimLink& link, uint64_t* blocks) {
+  link.set_observer([=](const SimFrame& frame, Instant, const char* fate) {
+    ParsedFrame parsed;
+    const auto bytes = static_cast<uint32_t>(frame.size());
+    if (*fate == '\0' &&
+        ParseFrame(frame.data(), bytes, bytes, &parsed) == ParseResult::kTcp) {
+      *blocks += parsed.tcp.options.sack_block_count;
+    }
+  });
+}
+
 void PutBefore(SimLink& link, Middlebox& box) {
   link.set_rewriter([&box](const SimFrame& frame, Instant now) {
     box.Take(frame, now);
@@ -75,6 +89,11 @@ EngineSimResult RunEngineSim(const EngineSimSetup& setup) {
   SimLink down(setup.faults, setup.seed ^ 0x5555);
   CaptureLink(up, PcapngWriter::Direction::kOut, setup.capture);
   CaptureLink(down, PcapngWriter::Direction::kIn, setup.capture);
+  EngineSimResult result;
+  if (setup.counts_sack) {
+    CountSackBlocks(up, &result.sack_blocks_to_server);
+    CountSackBlocks(down, &result.sack_blocks_to_client);
+  }
   std::optional<Middlebox> box;
   if (setup.box_up) PutBefore(up, box.emplace(*setup.box_up, setup.seed));
   EngineHost server(HostOptions(setup, false), clock, down, up);
@@ -89,7 +108,6 @@ EngineSimResult RunEngineSim(const EngineSimSetup& setup) {
   for (size_t i = 0; i < setup.streams; ++i) {
     client.Connect({IpAddress::V4(10, 0, 0, 2), Port{80}});
   }
-  EngineSimResult result;
   std::string failure;
   while (failure.empty()) {
     int turns = 0;
@@ -127,6 +145,8 @@ EngineSimResult RunEngineSim(const EngineSimSetup& setup) {
   result.text_dropped_at_reserve =
       server.engine().counters().value(EngineEvent::kTextDroppedAtReserve);
   result.linear_bytes = client.linear_bytes() + server.linear_bytes();
+  result.client_tcp = client.tcp_sums();
+  result.server_tcp = server.tcp_sums();
   result.client = client.nic_stats();
   result.server = server.nic_stats();
   return result;

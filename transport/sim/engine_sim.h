@@ -27,12 +27,15 @@ struct EngineSimSetup {
   Duration gather_delay;
   Duration rule_delay;
   double rule_refusals = 0;
+  uint32_t host_slots = 256;
   uint32_t device_slots = 256;
   Duration token_delay;
   bool can_read_option_tails = true;
   // So many streams at the server never return a token, until all the others
   // are done.
   size_t hoarders = 0;
+  // Counts SACK blocks on the wire, and what the engines did with them.
+  bool counts_sack = false;
   // Before the wire, client to server; it cannot merge.
   std::optional<Middlebox::Options> box_up;
   PcapngWriter* capture = nullptr;  // Frames of both directions.
@@ -48,6 +51,11 @@ struct EngineSimResult {
   // Of the server's engine.
   uint64_t text_dropped_at_reserve = 0;
   SimPacketIo::Stats client, server;
+  // With counts_sack: blocks in frames that arrived, and what the streams of
+  // that host counted.
+  uint64_t sack_blocks_to_client = 0;
+  uint64_t sack_blocks_to_server = 0;
+  EngineHost::TcpSums client_tcp, server_tcp;
 };
 
 EngineSimResult RunEngineSim(const EngineSimSetup& setup);

@@ -12,6 +12,11 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
   if (SeqLt(seg.ack, tcb_.snd_una)) {
     // RFC 5961 5.2: older than any window we were ever offered explains.
     if (tcb_.snd_una - seg.ack > tcb_.max_snd_wnd) return AckResult::kTooOld;
+    // Overtaken on the way; what it says of the rest may be news. As Linux.
+    if (tcb_.sack_permitted && seg.options.sack_block_count > 0) {
+      AckNews news = NewsOf(seg, now);
+      OnDisturbedAck(seg, &news, now);
+    }
     return AckResult::kOld;
   }
   if (SeqGt(seg.ack, snd_max())) return AckResult::kUnsent;

@@ -20,6 +20,7 @@ struct ConnectionStats {
   uint64_t duplicate_acks_in = 0;
   uint64_t sack_blocks_in = 0;
   uint64_t sack_blocks_refused = 0;  // Neither in flight nor a DSACK.
+  uint64_t sack_blocks_out = 0;
   uint64_t dsacks_in = 0;
   uint64_t reneged = 0;  // Times that the peer threw away what it SACKed.
   uint64_t fast_recoveries = 0;

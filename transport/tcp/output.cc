@@ -110,6 +110,7 @@ void Connection::FillSackBlocks(TxSegment* out) {
   count += reassembly_.SackBlocks(
       std::span<SackBlock>(blocks).subspan(count, room - count));
   out->options.sack_block_count = static_cast<uint8_t>(count);
+  counts_.sack_blocks_out += count;
 }
 
 // <SEQ=SND.NXT-1><ACK=RCV.NXT><CTL=ACK>: not acceptable, so it must be

@@ -101,6 +101,14 @@ TEST(ScoreboardTrace, BlocksOnTextCount) {
   t.Out(".  1:1001(1000) ack 101");
 }
 
+// An ACK that a later one overtook still tells what arrived.
+TEST(ScoreboardTrace, BlocksOnAnOldAckCount) {
+  Trace t = InFlight(10);
+  t.At(200_ms).In(AckTo(2)).In(Sack(1, 4, 8)).Out(Full(2), Full(3));
+  EXPECT_EQ(Of(t).sack_blocks_in, 1u);
+  EXPECT_EQ(t.connection().tcb().snd_una, t.connection().tcb().iss + 2001);
+}
+
 // What was SACKed is not sent again after a timeout. RFC 6675 5.1.
 TEST(ScoreboardTrace, MarksOutliveATimeout) {
   Trace t = InFlight(10);
