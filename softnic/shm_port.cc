@@ -158,7 +158,7 @@ void ShmPort::Progress(uint32_t budget, Receiver& receiver) {
   if (count > 0) {
     in_->consumer.head.store(in_head_, std::memory_order_release);
     if (has_forgotten_) UnmapForgotten();
-    idle_polls_ = 0;
+    idle_polls_ = 1;  // Whose frames come is there, too.
   } else if (peer_is_gone_ && ready == 0) {
     LoseLink();
   } else if (IsTimeToLook()) {
