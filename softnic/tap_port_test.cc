@@ -99,11 +99,12 @@ class TapPortTest : public testing::TestWithParam<bool> {
         Shell("ip neigh replace fd09::2 lladdr 02:00:00:00:09:02 dev t0"));
   }
 
-  // The next frame for which `wanted` is true, within ten seconds; earlier
-  // ones are dropped (IPv6 neighbour discovery and the like).
+  // The next frame for which `wanted` is true, within `patience`; earlier ones
+  // are dropped (IPv6 neighbour discovery and the like).
   template <typename F>
-  std::optional<Inbox::Frame> Next(F wanted, uint32_t budget = 16) {
-    const Instant end = clock_.Now() + 10_s;
+  std::optional<Inbox::Frame> Next(F wanted, uint32_t budget = 16,
+                                   Duration patience = 10_s) {
+    const Instant end = clock_.Now() + patience;
     while (clock_.Now() < end) {
       const size_t before = inbox_.frames.size();
       port_->Progress(budget, inbox_);
@@ -118,14 +119,15 @@ class TapPortTest : public testing::TestWithParam<bool> {
     }
     return std::nullopt;
   }
-  std::optional<Inbox::Frame> NextOf(uint8_t protocol, uint32_t budget = 16) {
+  std::optional<Inbox::Frame> NextOf(uint8_t protocol, uint32_t budget = 16,
+                                     Duration patience = 10_s) {
     return Next(
         [this, protocol](const Inbox::Frame& f) {
           const Layout& layout = f.parsed.layout;
           return layout.protocol == protocol &&
                  Load16(&f.bytes[layout.l4_offset + 2]) == our_port_;
         },
-        budget);
+        budget, patience);
   }
 
   void Send(const Bytes& bytes, uint16_t mss = 0, bool owed = false) {
@@ -242,9 +244,15 @@ class TapPortTest : public testing::TestWithParam<bool> {
     EXPECT_EQ(listen(listener, 1), 0);
     getsockname(listener, reinterpret_cast<sockaddr*>(&any), &size);
     side->linux_port = ntohs(any.sin6_port);
-    SendTcp(*side, 0x02);
-    if (!is_ipv6_) AnswerArp();
-    auto syn_ack = NextOf(IPPROTO_TCP);
+    // Linux takes up an IPv6 address some time after the interface is up, and
+    // drops what comes before.
+    std::optional<Inbox::Frame> syn_ack;
+    int tries = is_ipv6_ ? 20 : 1;
+    while (!syn_ack && tries-- > 0) {
+      SendTcp(*side, 0x02);
+      if (!is_ipv6_) AnswerArp();
+      syn_ack = NextOf(IPPROTO_TCP, 16, is_ipv6_ ? 500_ms : 10_s);
+    }
     EXPECT_TRUE(syn_ack.has_value()) << "no SYN-ACK";
     if (!syn_ack) return -1;
     const std::byte* tcp = &syn_ack->bytes[syn_ack->parsed.layout.l4_offset];
