@@ -59,7 +59,7 @@ struct StackOptions {
   uint16_t first_local_port = 49152;
   uint8_t port_block_bits = 8;
   // How long a handshake waits for its flow rule before it goes on without.
-  Duration rule_wait = Duration::Nanoseconds(100'000'000);
+  Duration rule_wait = Duration::Nanoseconds(1'000'000'000);
 
   TcpKnobs tcp;
 };

@@ -25,7 +25,7 @@ struct EngineOptions {
   uint16_t first_local_port = 49152;
   uint8_t port_block_bits = 8;
   // How long a handshake waits for its flow rule.
-  Duration rule_wait = 100_ms;
+  Duration rule_wait = 1_s;
   NeighborTable::Options neighbors;
   HashKey secret;  // Random; a test fixes it.
   // The template of every connection: mss, iss, ts_offset, the limits and the
