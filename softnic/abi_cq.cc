@@ -69,8 +69,18 @@ int PollCq(ibv_cq* handle, int count, ibv_wc* wc) {
   return filled;
 }
 
-// Completion channels are not supported yet: ibv_create_comp_channel says so.
-int ReqNotifyCq(ibv_cq*, int) { return EOPNOTSUPP; }
+int ReqNotifyCq(ibv_cq* handle, int solicited_only) {
+  CqHead* const head = CqOf(handle)->head;
+  // The wider of two requests holds. ibv_req_notify_cq(3)
+  if (solicited_only != 0) {
+    CqArm expected = CqArm::kNo;
+    head->arm.compare_exchange_strong(expected, CqArm::kError);
+  } else {
+    head->arm.store(CqArm::kNext);
+  }
+  CqOf(handle)->backend->OnArm();
+  return 0;
+}
 
 void CleanCq(FrontCq* cq, uint32_t qp_num) {
   const std::lock_guard<std::mutex> lock(*cq->mutex);
@@ -94,7 +104,7 @@ ibv_cq* ibv_create_cq(ibv_context* context, int cqe, void* cq_context,
   if (comp_vector < 0 || comp_vector >= context->num_comp_vectors) {
     return Fail(EINVAL);
   }
-  if (channel != nullptr) return Fail(EOPNOTSUPP);
+  if (channel != nullptr && channel->context != context) return Fail(EINVAL);
   const std::lock_guard<std::mutex> lock(device->mutex);
   Arena* arena = device->backend->arena();
   auto* cq = new FrontCq;
@@ -111,6 +121,7 @@ ibv_cq* ibv_create_cq(ibv_context* context, int cqe, void* cq_context,
   Command command;
   command.op = Op::kCreateCq;
   command.cq.context = ContextOf(context)->object;
+  if (channel != nullptr) command.cq.channel = ChannelOf(channel)->object;
   command.cq.layout = cq->layout;
   const Reply reply = device->backend->Execute(command, -1);
   if (reply.error != 0) {
@@ -125,6 +136,8 @@ ibv_cq* ibv_create_cq(ibv_context* context, int cqe, void* cq_context,
   if (cq->mutex == nullptr) cq->mutex = &cq->own_mutex;
   ibv_cq* base = cq->cq();
   base->context = context;
+  base->channel = channel;
+  if (channel != nullptr) ++channel->refcnt;
   base->cq_context = cq_context;
   base->handle = cq->number;
   base->cqe = static_cast<int>(cq->layout.depth - 1);
@@ -145,8 +158,10 @@ int ibv_destroy_cq(ibv_cq* handle) {
     error = cq->backend->Execute(command, -1).error;
     if (!IsDestroyed(error)) return error;
     cq->device->cqs.erase(cq->number);
+    if (handle->channel != nullptr) --handle->channel->refcnt;
   }
   WaitForAcks(&cq->events_acked, &handle->async_events_completed);
+  WaitForAcks(&handle->comp_events_completed, &cq->comp_events_given);
   pthread_mutex_destroy(&handle->mutex);
   pthread_cond_destroy(&handle->cond);
   const std::lock_guard<std::mutex> lock(cq->device->mutex);

@@ -29,8 +29,10 @@ int ClearMutex(pthread_mutex_t* mutex) {
 constexpr int kGidTypeRoceV2 = 1;
 
 std::unique_ptr<Backend> MakeBackend(const FrontDevice& device) {
-  if (device.config.mode == Mode::kInline) {
-    auto backend = MakeInlineBackend(device.config);
+  if (device.config.mode != Mode::kProcess) {
+    auto backend = device.config.mode == Mode::kThread
+                       ? MakeThreadBackend(device.config)
+                       : MakeInlineBackend(device.config);
     if (backend == nullptr) errno = ENOMEM;
     return backend;
   }
@@ -73,7 +75,7 @@ FrontContext* OpenLocked(FrontDevice* device) {
   }
   Command command;
   command.op = Op::kOpenContext;
-  command.context_at = context->events_at;
+  command.events_at = context->events_at;
   const Reply reply = device->backend->Execute(command, async_fd);
   if (reply.error != 0) {
     SetLastError(reply.message);

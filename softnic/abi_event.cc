@@ -17,16 +17,6 @@ FrontQp* FindQp(FrontDevice* device, uint32_t number) {
   return index < DeviceCore::kMaxQps ? device->qps[index].load() : nullptr;
 }
 
-// Several threads may wait for events.
-bool Take(EventRing* ring, EventRecord* record) {
-  uint32_t at = ring->consumed.load(std::memory_order_relaxed);
-  while (at != ring->produced.load(std::memory_order_acquire)) {
-    *record = ring->records[at % EventRing::kDepth];
-    if (ring->consumed.compare_exchange_weak(at, at + 1)) return true;
-  }
-  return false;
-}
-
 // Translates a record; false: its object is gone.
 bool Translate(FrontContext* context, const EventRecord& record,
                ibv_async_event* event) {
@@ -60,6 +50,7 @@ bool Translate(FrontContext* context, const EventRecord& record,
 }  // namespace
 
 std::mutex& EventMutex() { return g_event_mutex; }
+void OnAck() { g_acked.notify_all(); }
 
 void WaitForAcks(const uint32_t* acked, const uint32_t* given) {
   std::unique_lock<std::mutex> lock(g_event_mutex);
@@ -81,7 +72,7 @@ int ibv_get_async_event(ibv_context* handle, ibv_async_event* event) {
     // Blocks, unless the application has made async_fd non-blocking.
     if (read(handle->async_fd, &one, sizeof(one)) < 0) return -1;
     EventRecord record = {};
-    if (!Take(ring, &record)) continue;
+    if (!ring->Take(&record)) continue;
     if (Translate(context, record, event)) return 0;
   }
 }
@@ -98,7 +89,7 @@ void ibv_ack_async_event(ibv_async_event* event) {
     default:
       break;
   }
-  g_acked.notify_all();
+  OnAck();
 }
 
 }  // extern "C"

@@ -8,17 +8,6 @@ using namespace softnic;  // NOLINT: this file is the C ABI
 
 extern "C" {
 
-// Completion channels. docs/softnic.md: polling is the way.
-ibv_comp_channel* ibv_create_comp_channel(ibv_context*) {
-  return Fail(EOPNOTSUPP);
-}
-int ibv_destroy_comp_channel(ibv_comp_channel*) { return EINVAL; }
-int ibv_get_cq_event(ibv_comp_channel*, ibv_cq**, void**) {
-  errno = EINVAL;
-  return -1;
-}
-void ibv_ack_cq_events(ibv_cq*, unsigned int) {}
-
 // Address handles belong to UD queue pairs.
 ibv_ah* ibv_create_ah(ibv_pd*, ibv_ah_attr*) { return Fail(EOPNOTSUPP); }
 int ibv_init_ah_from_wc(ibv_context*, uint8_t, ibv_wc*, ibv_grh*,

@@ -28,6 +28,8 @@ class Backend {
   // A completion queue was found with fewer entries than asked for: moves the
   // device on, taking at most this many frames. With data_mutex held.
   virtual void OnPoll(uint32_t frames) = 0;
+  // A completion queue was armed: the application may be about to sleep.
+  virtual void OnArm() {}
 
   // Guards all queues of the device; null: each queue has a lock of its own,
   // because the device needs none of them.
@@ -38,6 +40,10 @@ class Backend {
 
 // In this process: the device works inside the calls, and nowhere else.
 std::unique_ptr<Backend> MakeInlineBackend(const DeviceConfig& config);
+
+// In this process, by the calls and by a thread that sleeps when there is
+// nothing to do (mode=thread).
+std::unique_ptr<Backend> MakeThreadBackend(const DeviceConfig& config);
 
 // In a process of its own (mode=process). `texts` are the configuration texts
 // that made `config`, in order. Null: it could not be started; *error says why.

@@ -1,11 +1,13 @@
 // What the front end asks of the device core apart from the data path: plain
 // bytes, so that they may cross a process boundary. At most one file descriptor
-// goes along (RegisterMr: the dmabuf; OpenContext: the eventfd of its events).
+// goes along (RegisterMr: the dmabuf; OpenContext and OpenChannel: the eventfd
+// of their events).
 #ifndef SOFTNIC_COMMAND_H_
 #define SOFTNIC_COMMAND_H_
 
 #include <cstdint>
 
+#include "softnic/completion_queue.h"
 #include "softnic/flow_table.h"
 #include "softnic/mr_table.h"
 #include "softnic/queue_layout.h"
@@ -14,8 +16,10 @@
 namespace softnic {
 
 enum class Op : uint32_t {
-  kOpenContext,   // context_at -> object
+  kOpenContext,   // events_at -> object
   kCloseContext,  // object
+  kOpenChannel,   // events_at -> object
+  kCloseChannel,  // object
   kCreateCq,      // cq -> object
   kDestroyCq,     // object
   kCreateQp,      // qp -> object
@@ -31,17 +35,12 @@ enum class Op : uint32_t {
   kMakeVisible,
 };
 
-struct CqSpec {
-  uint32_t context = 0;
-  CqLayout layout;
-};
-
 struct Command {
   Op op = Op::kQueryPort;
   uint32_t object = 0;
   uint32_t state = 0;
   uint32_t text_bytes = 0;
-  uint64_t context_at = 0;  // EventRing
+  uint64_t events_at = 0;  // EventRing
   CqSpec cq;
   QpSpec qp;
   MrSpec mr;

@@ -11,20 +11,32 @@
 
 namespace softnic {
 
+inline constexpr uint32_t kNoChannel = 0xffffffff;
+
+struct CqSpec {
+  uint32_t context = 0;
+  uint32_t channel = kNoChannel;
+  CqLayout layout;
+};
+
 class CompletionQueue {
  public:
-  CompletionQueue(uint32_t number, uint32_t context, const CqLayout& layout,
-                  const Arena& arena)
+  CompletionQueue(uint32_t number, const CqSpec& spec, const Arena& arena)
       : number_(number),
-        context_(context),
-        head_(arena.At<CqHead>(layout.head_at)),
-        slots_(arena.At<Cqe>(layout.slots_at)),
-        mask_(layout.depth - 1),
-        capacity_(layout.depth - 1) {}
+        spec_(spec),
+        head_(arena.At<CqHead>(spec.layout.head_at)),
+        slots_(arena.At<Cqe>(spec.layout.slots_at)),
+        mask_(spec.layout.depth - 1),
+        capacity_(spec.layout.depth - 1) {}
 
   uint32_t number() const { return number_; }
-  uint32_t context() const { return context_; }  // who gets its events
+  // Who gets its asynchronous events, and who its completion events.
+  uint32_t context() const { return spec_.context; }
+  uint32_t channel() const { return spec_.channel; }
   bool has_overrun() const { return has_overrun_; }
+  bool is_armed() const {
+    return head_->arm.load(std::memory_order_acquire) != CqArm::kNo;
+  }
 
   // False: it is full, the entry is lost and the queue is in error for good;
   // every queue pair that uses it is too.
@@ -35,20 +47,36 @@ class CompletionQueue {
     }
     if (has_overrun_) return false;
     slots_[produced_++ & mask_] = entry;
+    has_error_ |= entry.status != IBV_WC_SUCCESS;
     return true;
   }
-  void Publish() {
-    if (published_ == produced_) return;
+  // True: its channel is owed an event.
+  [[nodiscard]] bool Publish() {
+    if (published_ == produced_) return false;
     published_ = produced_;
     head_->produced.store(produced_, std::memory_order_release);
+    const bool had_error = has_error_;
+    has_error_ = false;
+    return spec_.channel != kNoChannel && Disarm(had_error);
   }
 
   // Queue pairs that complete here; a queue in use cannot be destroyed.
   uint32_t users = 0;
 
  private:
+  // True: it was armed for what has just been published.
+  bool Disarm(bool had_error) {
+    // Either we see that it is armed, or who armed it sees the entries when it
+    // polls once more.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const CqArm arm = head_->arm.load(std::memory_order_relaxed);
+    if (arm == CqArm::kNo || (arm == CqArm::kError && !had_error)) return false;
+    head_->arm.store(CqArm::kNo, std::memory_order_relaxed);
+    return true;
+  }
+
   const uint32_t number_;
-  const uint32_t context_;
+  const CqSpec spec_;
   CqHead* const head_;
   Cqe* const slots_;
   const uint32_t mask_;
@@ -56,6 +84,7 @@ class CompletionQueue {
   uint32_t produced_ = 0;
   uint32_t published_ = 0;
   bool has_overrun_ = false;
+  bool has_error_ = false;  // among the entries not published yet
 };
 
 }  // namespace softnic

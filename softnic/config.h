@@ -34,7 +34,9 @@ using MacAddress = std::array<uint8_t, 6>;
 using IpAddress = std::array<uint8_t, 16>;
 
 enum class Profile { kMlx5, kFull };  // behave as mlx5 does, or have everything
-enum class Mode { kInline, kProcess };  // where the device's work is done
+// Where the device's work is done: in the verbs calls, there and in a thread,
+// or in a process of its own.
+enum class Mode { kInline, kThread, kProcess };
 enum class PortKind { kNone, kShm, kTap };
 enum class FaultSide { kBoth, kTx, kRx };  // frames we send, receive, or both
 
@@ -59,7 +61,8 @@ struct FaultConfig {
   // back to 0 when it has hit.
   double cqe_error = 0;  // a completion in error, the QP goes to ERR
   uint64_t cqe_error_at = 0;
-  double qp_error = 0;  // the QP goes to ERR between two requests
+  double lost_event = 0;  // a completion event is not raised; per event
+  double qp_error = 0;    // the QP goes to ERR between two requests
   uint64_t qp_error_at = 0;
   uint64_t revoke_at = 0;  // the region of the N-th scattered frame's payload
   uint64_t revoke_send_at = 0;     // the dmabuf of the N-th send from one

@@ -129,8 +129,9 @@ bool ProfileName(std::string_view value, DeviceConfig* config) {
 }
 
 bool ModeName(std::string_view value, DeviceConfig* config) {
-  return Choice<Mode, &DeviceConfig::mode>::Of<Mode::kInline, Mode::kProcess>(
-      value, "inline", "process", nullptr, config);
+  return Choice<Mode, &DeviceConfig::mode>::Of<Mode::kInline, Mode::kProcess,
+                                               Mode::kThread>(
+      value, "inline", "process", "thread", config);
 }
 
 bool Side(std::string_view value, DeviceConfig* config) {
@@ -188,7 +189,7 @@ constexpr ConfigKey kKeys[] = {
     {"ip", Ip, "IPv4 and IPv6 addresses, up to 14, with + between them", "none", false, "entries of the GID table behind the link-local one"},
     {"mtu", Number<&D::mtu, 68, 9978>, "a whole number of bytes from 68 to 9978", "1500", false, "longest frame without its Ethernet header"},
     {"profile", ProfileName, "mlx5 or full", "mlx5", false, "behave as that hardware, or have everything"},
-    {"mode", ModeName, "inline or process", "inline", false, "work in the verbs calls, or in a device process"},
+    {"mode", ModeName, "inline, thread or process", "inline", false, "work in the verbs calls, there and in a thread, or in a device process"},
     {"max_sge", Number<&D::max_sge, 1, 30>, "a whole number from 1 to 30", "30", false, "scatter and gather entries of a work request"},
     {"max_qp_wr", Number<&D::max_qp_wr, 1, 32768>, "a whole number from 1 to 32768", "32768", false, "depth of a work queue"},
     {"rx_csum", Switch<&D::rx_csum>, kZeroOrOne, "1", false, "receive checksums are verified and reported"},
@@ -219,6 +220,7 @@ constexpr ConfigKey kKeys[] = {
     {"link", Link, "up or down", "up", true, "state of the port"},
     {"cqe_error", Probability<&F::cqe_error>, kProbability, "0", true, "a work request completes in error"},
     {"cqe_error_at", Number<&F::cqe_error_at, 0, kMaxCount>, kCount, "0, never", true, "the N-th work request from now does"},
+    {"lost_event", Probability<&F::lost_event>, kProbability, "0", true, "an event of a completion channel is lost"},
     {"qp_error", Probability<&F::qp_error>, kProbability, "0", true, "a queue pair goes to ERR, per work request"},
     {"qp_error_at", Number<&F::qp_error_at, 0, kMaxCount>, kCount, "0, never", true, "at the N-th work request from now"},
     {"revoke_at", Number<&F::revoke_at, 0, kMaxCount>, kCount, "0, never", true, "the last region that the N-th received frame is written to is revoked"},

@@ -203,7 +203,7 @@ TEST(Config, EveryRefusalNamesKeyValueAndWhatIsAccepted) {
       {"dev=a,port=tap:a234567890123456", "port="},
       {"dev=a,port=tap:a/b", "port="},
       {"dev=a,profile=mlx4", "accepted is mlx5 or full"},
-      {"dev=a,mode=thread", "accepted is inline or process"},
+      {"dev=a,mode=none", "accepted is inline, thread or process"},
       {"dev=a,fault_side=left", "accepted is both, tx or rx"},
       {"dev=a,link=1", "accepted is up or down"},
       {"dev=a,tso=yes", "tso=\"yes\"; accepted is 0 or 1"},

@@ -45,6 +45,8 @@ inline constexpr CounterRow kCounterRows[] = {
     SOFTNIC_ROW(flushed),
     SOFTNIC_ROW(cq_overruns),
     SOFTNIC_ROW(events_lost),
+    SOFTNIC_ROW(cq_events),
+    SOFTNIC_ROW(cq_events_dropped),
     SOFTNIC_ROW(late_scatters),
     SOFTNIC_ROW(wire_tx_lost),
     SOFTNIC_ROW(wire_tx_doubled),

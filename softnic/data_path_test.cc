@@ -14,7 +14,8 @@
 namespace softnic {
 namespace {
 
-INSTANTIATE_TEST_SUITE_P(Modes, Cable, testing::Values("inline", "process"),
+INSTANTIATE_TEST_SUITE_P(Modes, Cable,
+                         testing::Values("inline", "thread", "process"),
                          ModeName);
 
 // Header to host memory, payload to device memory, by one receive of two SGEs.
@@ -179,7 +180,7 @@ TEST_P(Cable, DropsFramesLongerThanThePortsMtu) {
 // A send completes when the other end has consumed the frame, not before: its
 // memory is read until then.
 TEST_P(Cable, SendCompletesAfterConsumption) {
-  if (!IsInline()) GTEST_SKIP() << "SKIP: a device process consumes by itself";
+  if (!IsInline()) GTEST_SKIP() << "SKIP: this device consumes by itself";
   Plug("");
   ibv_qp* tx = a_->Qp();
   ibv_qp* rx = b_->Qp();

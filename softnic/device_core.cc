@@ -1,6 +1,7 @@
 // Commands: what a driver tells the firmware.
 #include "softnic/device_core.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,8 +29,10 @@ DeviceCore::DeviceCore(const DeviceConfig& config, Arena* arena,
 }
 
 DeviceCore::~DeviceCore() {
-  for (Context& context : contexts_) {
-    if (context.events != nullptr) close(context.event_fd);
+  for (const auto* list : {&contexts_, &channels_}) {
+    for (const Listener& listener : *list) {
+      if (listener.events != nullptr) close(listener.event_fd);
+    }
   }
 }
 
@@ -42,6 +45,13 @@ Reply DeviceCore::Execute(const Command& command, int fd,
       break;
     case Op::kCloseContext:
       reply.error = CloseContext(command.object);
+      break;
+    case Op::kOpenChannel:
+      reply.error =
+          OpenListener(&channels_, command.events_at, fd, &reply.object);
+      break;
+    case Op::kCloseChannel:
+      reply.error = CloseListener(&channels_, command.object);
       break;
     case Op::kCreateCq:
       reply.error = CreateCq(command.cq, &reply.object);
@@ -118,23 +128,37 @@ int DeviceCore::OpenContext(const Command& command, int fd, Reply* reply) {
       return status.code() == absl::StatusCode::kAlreadyExists ? EBUSY : EIO;
     }
   }
-  const int event_fd = dup(fd);
+  const int error =
+      OpenListener(&contexts_, command.events_at, fd, &reply->object);
+  if (error == 0) ++open_contexts_;
+  return error;
+}
+
+int DeviceCore::OpenListener(std::vector<Listener>* list, uint64_t events_at,
+                             int fd, uint32_t* object) {
+  const int event_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (event_fd < 0) return errno;
-  auto free = std::find_if(contexts_.begin(), contexts_.end(),
-                           [](const Context& c) { return !c.events; });
-  if (free == contexts_.end()) free = contexts_.insert(free, Context{});
-  *free = {arena_->At<EventRing>(command.context_at), event_fd};
-  reply->object = static_cast<uint32_t>(free - contexts_.begin());
-  ++open_contexts_;
+  auto free = std::find_if(list->begin(), list->end(),
+                           [](const Listener& l) { return !l.events; });
+  if (free == list->end()) free = list->insert(free, Listener{});
+  *free = {arena_->At<EventRing>(events_at), event_fd};
+  *object = static_cast<uint32_t>(free - list->begin());
+  return 0;
+}
+
+int DeviceCore::CloseListener(std::vector<Listener>* list, uint32_t object) {
+  if (object >= list->size() || (*list)[object].events == nullptr) {
+    return EINVAL;
+  }
+  close((*list)[object].event_fd);
+  (*list)[object] = Listener{};
   return 0;
 }
 
 int DeviceCore::CloseContext(uint32_t object) {
-  if (object >= contexts_.size() || contexts_[object].events == nullptr) {
-    return EINVAL;
+  if (const int error = CloseListener(&contexts_, object); error != 0) {
+    return error;
   }
-  close(contexts_[object].event_fd);
-  contexts_[object] = Context{};
   if (--open_contexts_ == 0) {  // The cable is pulled out.
     if (counter_file_.is_wanted()) counter_file_.Write();
     port_ = nullptr;
@@ -147,8 +171,7 @@ int DeviceCore::CloseContext(uint32_t object) {
 
 int DeviceCore::CreateCq(const CqSpec& spec, uint32_t* number) {
   *number = next_cq_++;
-  auto cq = std::make_unique<CompletionQueue>(*number, spec.context,
-                                              spec.layout, *arena_);
+  auto cq = std::make_unique<CompletionQueue>(*number, spec, *arena_);
   cq_list_.push_back(cq.get());
   cqs_.emplace(*number, std::move(cq));
   return 0;
@@ -251,17 +274,32 @@ int DeviceCore::DestroyFlow(uint32_t handle) {
   return error;
 }
 
-void DeviceCore::Raise(uint32_t context, ibv_event_type type, uint32_t object) {
-  if (context >= contexts_.size()) return;
-  const Context& to = contexts_[context];
-  if (to.events == nullptr) return;
-  if (!to.events->Push(static_cast<uint32_t>(type), object)) {
-    shared_->events_lost.Add();
-    return;
-  }
+bool DeviceCore::Tell(const std::vector<Listener>& list, uint32_t which,
+                      uint32_t type, uint32_t object) {
+  if (which >= list.size() || list[which].events == nullptr) return false;
+  if (!list[which].events->Push(type, object)) return false;
   const uint64_t one = 1;
   // The counter of an eventfd is far from full: the ring is smaller.
-  if (write(to.event_fd, &one, sizeof(one)) < 0) shared_->events_lost.Add();
+  return write(list[which].event_fd, &one, sizeof(one)) == sizeof(one);
+}
+
+void DeviceCore::Raise(uint32_t context, ibv_event_type type, uint32_t object) {
+  if (!Tell(contexts_, context, static_cast<uint32_t>(type), object)) {
+    shared_->events_lost.Add();
+  }
+}
+
+void DeviceCore::RaiseCompletion(const CompletionQueue& cq) {
+  if (config_.faults.lost_event > 0 &&
+      prng_.Chance(config_.faults.lost_event)) {
+    shared_->cq_events_dropped.Add();
+    return;
+  }
+  if (Tell(channels_, cq.channel(), 0, cq.number())) {
+    shared_->cq_events.Add();
+  } else {
+    shared_->events_lost.Add();
+  }
 }
 
 void DeviceCore::RaisePortEvents() {
@@ -290,6 +328,24 @@ bool DeviceCore::Progress(uint32_t receive_budget) {
   return moved;
 }
 
+bool DeviceCore::IsIdle() const {
+  if (port_ == nullptr) return true;
+  if (!late_writes_.empty() || counter_file_.is_wanted()) return false;
+  for (const QueuePair* qp : qp_list_) {
+    if (qp->has_sends()) return false;
+  }
+  return port_->is_idle();
+}
+
+bool DeviceCore::PrepareToSleep() {
+  return IsIdle() && (port_ == nullptr || port_->PrepareToSleep());
+}
+
+bool DeviceCore::IsAnyArmed() const {
+  return std::any_of(cq_list_.begin(), cq_list_.end(),
+                     [](const CompletionQueue* cq) { return cq->is_armed(); });
+}
+
 void DeviceCore::Send(uint32_t qp_num) {
   QueuePair* qp = FindQp(qp_num);
   if (qp == nullptr || port_ == nullptr) return;
@@ -298,7 +354,9 @@ void DeviceCore::Send(uint32_t qp_num) {
 }
 
 void DeviceCore::PublishCompletions() {
-  for (CompletionQueue* cq : cq_list_) cq->Publish();
+  for (CompletionQueue* cq : cq_list_) {
+    if (cq->Publish()) RaiseCompletion(*cq);
+  }
   if (pushed_ == shared_->completions.load(std::memory_order_relaxed)) return;
   shared_->completions.store(pushed_, std::memory_order_relaxed);
 }

@@ -78,9 +78,17 @@ class DeviceCore final : public Receiver {
 
   // A descriptor to sleep on; -1: none.
   int wait_fd() const { return port_ == nullptr ? -1 : port_->wait_fd(); }
+  // Nothing is under way that only Progress would move on.
+  bool IsIdle() const;
+  // True: until wait_fd() is readable, or somebody calls, there is nothing to
+  // do. False: look again soon.
+  [[nodiscard]] bool PrepareToSleep();
+  // Some completion queue is to raise an event: the application may sleep.
+  bool IsAnyArmed() const;
 
  private:
-  struct Context {
+  // Who is told of events: a context, or a completion channel.
+  struct Listener {
     EventRing* events = nullptr;  // null: closed
     int event_fd = -1;
   };
@@ -118,6 +126,9 @@ class DeviceCore final : public Receiver {
   // Commands.
   int OpenContext(const Command& command, int fd, Reply* reply);
   int CloseContext(uint32_t object);
+  int OpenListener(std::vector<Listener>* list, uint64_t events_at, int fd,
+                   uint32_t* object);
+  static int CloseListener(std::vector<Listener>* list, uint32_t object);
   int CreateCq(const CqSpec& spec, uint32_t* number);
   int DestroyCq(uint32_t number);
   int CreateQp(const QpSpec& spec, uint32_t* number);
@@ -132,6 +143,10 @@ class DeviceCore final : public Receiver {
 
   QueuePair* FindQp(uint32_t number);
   void Raise(uint32_t context, ibv_event_type type, uint32_t object);
+  // False: it has no room, or is gone.
+  static bool Tell(const std::vector<Listener>& list, uint32_t which,
+                   uint32_t type, uint32_t object);
+  void RaiseCompletion(const CompletionQueue& cq);
   void RaisePortEvents();
 
   // Sending.
@@ -192,7 +207,8 @@ class DeviceCore final : public Receiver {
   Wire wire_;
   FaultyPort* port_ = nullptr;  // wire_'s; null: no context is open
   std::unique_ptr<PcapWriter> pcap_;
-  std::vector<Context> contexts_;
+  std::vector<Listener> contexts_;
+  std::vector<Listener> channels_;
   uint32_t open_contexts_ = 0;
   MrTable mrs_;
   FlowTable flows_;

@@ -55,6 +55,10 @@ class FaultyPort final : public Port, private Receiver {
   }
   void RemoveRegion(uint32_t region) override { inner_->RemoveRegion(region); }
   int wait_fd() const override { return inner_->wait_fd(); }
+  bool is_idle() const override {
+    return tx_.held() == 0 && rx_.held() == 0 && inner_->is_idle();
+  }
+  bool PrepareToSleep() override { return inner_->PrepareToSleep(); }
 
   const FaultCounters& tx_counters() const { return tx_.counters(); }
   const FaultCounters& rx_counters() const { return rx_.counters(); }

@@ -59,6 +59,13 @@ struct FrontContext {
   uint64_t events_at = 0;
 };
 
+struct FrontChannel {
+  ibv_comp_channel base = {};
+  FrontDevice* device = nullptr;
+  uint32_t object = 0;  // of the core
+  uint64_t events_at = 0;
+};
+
 struct FrontPd {
   ibv_pd base = {};
   FrontDevice* device = nullptr;
@@ -83,7 +90,9 @@ struct FrontCq {
   Cqe* slots = nullptr;
   uint32_t mask = 0;
   uint32_t consumed = 0;
-  uint32_t events_acked = 0;  // async events; guarded by event_mutex
+  // Guarded by EventMutex(), as the counts of verbs.h are.
+  uint32_t events_acked = 0;       // async events
+  uint32_t comp_events_given = 0;  // by ibv_get_cq_event
 
   ibv_cq* cq() { return reinterpret_cast<ibv_cq*>(&base); }
 };
@@ -151,6 +160,9 @@ inline FrontContext* ContextOf(ibv_context* c) {
 inline FrontPd* PdOf(ibv_pd* p) { return reinterpret_cast<FrontPd*>(p); }
 inline FrontMr* MrOf(ibv_mr* m) { return reinterpret_cast<FrontMr*>(m); }
 inline FrontCq* CqOf(ibv_cq* c) { return reinterpret_cast<FrontCq*>(c); }
+inline FrontChannel* ChannelOf(ibv_comp_channel* c) {
+  return reinterpret_cast<FrontChannel*>(c);
+}
 inline FrontQp* QpOf(ibv_qp* q) { return reinterpret_cast<FrontQp*>(q); }
 inline FrontFlow* FlowOf(ibv_flow* f) {
   return reinterpret_cast<FrontFlow*>(f);
@@ -187,6 +199,8 @@ int QueryPort(ibv_context* context, uint8_t port, ibv_port_attr* attr,
 // abi_event.cc: waits until the application has acknowledged every event of the
 // object that it was given.
 void WaitForAcks(const uint32_t* acked, const uint32_t* given);
+// An object's count of acknowledged events has grown.
+void OnAck();
 // Guards the counts of events given and acknowledged.
 std::mutex& EventMutex();
 

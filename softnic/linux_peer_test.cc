@@ -221,7 +221,8 @@ std::string ModeName(
 }
 INSTANTIATE_TEST_SUITE_P(Modes, LinuxPeer,
                          testing::Combine(testing::Bool(),
-                                          testing::Values("inline", "process")),
+                                          testing::Values("inline", "thread",
+                                                          "process")),
                          ModeName);
 
 TEST_P(LinuxPeer, DatagramsBothWays) {

@@ -15,7 +15,8 @@
 namespace softnic {
 namespace {
 
-INSTANTIATE_TEST_SUITE_P(Modes, Cable, testing::Values("inline", "process"),
+INSTANTIATE_TEST_SUITE_P(Modes, Cable,
+                         testing::Values("inline", "thread", "process"),
                          ModeName);
 
 constexpr unsigned kOk = IBV_WC_IP_CSUM_OK;
@@ -444,7 +445,8 @@ class Flow : public Cable {
   std::vector<ibv_flow*> flows_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Modes, Flow, testing::Values("inline", "process"),
+INSTANTIATE_TEST_SUITE_P(Modes, Flow,
+                         testing::Values("inline", "thread", "process"),
                          ModeName);
 
 // MakeHeader's frames are 10.0.0.1:1000 to 10.0.0.2:2000.

@@ -144,8 +144,14 @@ class Port {
   virtual void RemoveRegion(uint32_t /*region*/) {}
 
   // A descriptor that becomes readable when Progress has something to do, for
-  // a device that sleeps when idle; -1: none, it must look now and then.
+  // a device that sleeps when idle; -1: none. It may be another one after any
+  // call of Progress.
   virtual int wait_fd() const { return -1; }
+  // Holds no frame back.
+  virtual bool is_idle() const { return true; }
+  // The device wants to sleep on wait_fd(). False: nothing will ring for what
+  // is under way (a handshake, frames that have arrived), look again soon.
+  [[nodiscard]] virtual bool PrepareToSleep() { return true; }
 };
 
 }  // namespace softnic

@@ -173,7 +173,7 @@ class ProcessBackend final : public Backend {
 
   void Remember(const Command& command, int fd, uint32_t object) {
     if (command.op == Op::kOpenContext) {
-      contexts_.push_back({object, command.context_at, dup(fd)});
+      contexts_.push_back({object, command.events_at, dup(fd)});
     }
     if (command.op != Op::kCloseContext) return;
     std::erase_if(contexts_, [&](const Context& context) {

@@ -76,9 +76,18 @@ struct Cqe {
 };
 static_assert(sizeof(Cqe) == kCacheLine);
 
+// Whether a completion queue raises an event. ibv_req_notify_cq(3)
+enum class CqArm : uint32_t {
+  kNo,
+  kNext,   // at the next completion
+  kError,  // at the next in error: nothing is solicited on Ethernet
+};
+
 struct CqHead {
   alignas(kCacheLine) std::atomic<uint32_t> produced{0};  // the core's
   alignas(kCacheLine) std::atomic<uint32_t> consumed{0};  // the front end's
+  // Set by the front end, back to kNo by the core when it raises the event.
+  std::atomic<CqArm> arm{CqArm::kNo};
 };
 
 struct CqLayout {
@@ -87,9 +96,10 @@ struct CqLayout {
   uint32_t depth = 0;
 };
 
-// Asynchronous events of one context; the core also signals its eventfd.
+// Asynchronous events of one context, or completion events of one channel; the
+// core also signals its eventfd.
 struct EventRecord {
-  uint32_t type;    // ibv_event_type
+  uint32_t type;    // ibv_event_type; 0 in a channel
   uint32_t object;  // QP number, CQ number, or port
 };
 
@@ -106,6 +116,15 @@ struct EventRing {
     records[at % kDepth] = {type, object};
     produced.store(at + 1, std::memory_order_release);
     return true;
+  }
+  // False: empty. Several threads may take.
+  bool Take(EventRecord* record) {
+    uint32_t at = consumed.load(std::memory_order_relaxed);
+    while (at != produced.load(std::memory_order_acquire)) {
+      *record = records[at % kDepth];
+      if (consumed.compare_exchange_weak(at, at + 1)) return true;
+    }
+    return false;
   }
 };
 
@@ -126,6 +145,7 @@ struct DeviceShared {
   devwire::Counter payload_landed_host_bytes, payload_landed_dmabuf_bytes,
       payload_gathered_host_bytes, payload_gathered_dmabuf_bytes;
   devwire::Counter flushed, cq_overruns, events_lost;
+  devwire::Counter cq_events, cq_events_dropped;
   std::atomic<uint64_t> rules{0};
   devwire::Counter late_scatters;
   devwire::Counter wire_tx_lost, wire_tx_doubled, wire_tx_corrupted,

@@ -13,6 +13,7 @@
 //     kRegion + fd, kForget    <------>  the same, whenever a region comes or
 //                                        goes; a message says how many frames
 //                                        were sent before it
+//     kBell                    <------>  frames for an end that sleeps
 //
 // Threads: as Port. Blocking: never.
 #ifndef SOFTNIC_SHM_LINK_H_
@@ -26,8 +27,8 @@
 namespace softnic {
 
 struct ShmMessage {
-  enum class Kind : uint32_t { kHello, kWelcome, kRegion, kForget };
-  static constexpr uint32_t kMagic = 0x73776e31;  // changes with the layout
+  enum class Kind : uint32_t { kHello, kWelcome, kRegion, kForget, kBell };
+  static constexpr uint32_t kMagic = 0x73776e32;  // changes with the layout
 
   uint32_t magic = kMagic;
   Kind kind = Kind::kHello;

@@ -13,7 +13,8 @@
 // flight count as completed, and it comes back when somebody plugs in again.
 //
 // Threads, blocking: as Port. Cost: no system call and no allocation for a
-// frame; an idle port looks at its socket once in kLookPeriod.
+// frame, but one that wakes an end that sleeps; an idle port looks at its
+// socket once in kLookPeriod.
 #ifndef SOFTNIC_SHM_PORT_H_
 #define SOFTNIC_SHM_PORT_H_
 
@@ -57,6 +58,7 @@ class ShmPort final : public Port {
                  uint64_t length) override;
   void RemoveRegion(uint32_t region) override;
   int wait_fd() const override { return link_.wait_fd(); }
+  bool PrepareToSleep() override;
 
  private:
   enum class State {
@@ -95,6 +97,7 @@ class ShmPort final : public Port {
   void LoseLink();
   void UnmapForgotten();
   bool IsTimeToLook();
+  bool is_connecting() const { return state_ == State::kHandshake; }
 
   // Sending. False: no room.
   bool Fill(const TxFrame& frame, ShmDescriptor* d);

@@ -73,6 +73,9 @@ void ShmPort::OnMessage(const ShmMessage& message, int fd) {
       ++messages_read_;
       OnRegion(message, fd);
       return;
+    case ShmMessage::Kind::kBell:
+      ++messages_read_;
+      return;
     case ShmMessage::Kind::kForget:
       ++messages_read_;
       if (auto it = peer_.find(message.region); it != peer_.end()) {
@@ -211,6 +214,22 @@ void ShmPort::UnmapForgotten() {
     }
     it = peer_.erase(it);
   }
+}
+
+bool ShmPort::PrepareToSleep() {
+  Look();
+  // Nobody rings for an end that has to knock itself.
+  if (state_ != State::kUp) return link_.is_listener() && !is_connecting();
+  in_->consumer.is_asleep.store(true, std::memory_order_relaxed);
+  // Either the sender sees that we sleep, or we see what it has published.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  const bool is_idle =
+      in_->producer.tail.load(std::memory_order_acquire) == in_head_ &&
+      in_->producer.messages.load(std::memory_order_acquire) ==
+          messages_read_ &&
+      is_all_announced_ && !peer_is_gone_;
+  if (!is_idle) in_->consumer.is_asleep.store(false, std::memory_order_relaxed);
+  return is_idle;
 }
 
 void ShmPort::LoseLink() {

@@ -53,6 +53,8 @@ struct ShmDirection {
   };
   struct alignas(64) Consumer {
     std::atomic<uint32_t> head{0};
+    // It sleeps until a kBell comes; the sender clears it and rings.
+    std::atomic<bool> is_asleep{false};
   };
   Producer producer;
   Consumer consumer;

@@ -189,7 +189,8 @@ class Soak : public Cable {
   std::vector<uint32_t> clean_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Modes, Soak, testing::Values("inline", "process"),
+INSTANTIATE_TEST_SUITE_P(Modes, Soak,
+                         testing::Values("inline", "thread", "process"),
                          ModeName);
 
 void Soak::Run(uint64_t seed) {

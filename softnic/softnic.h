@@ -64,11 +64,13 @@ struct softnic_counters {
   uint64_t payload_landed_dmabuf_bytes;
   uint64_t payload_gathered_host_bytes;
   uint64_t payload_gathered_dmabuf_bytes;
-  uint64_t flushed;       /* work requests that ended as flushed */
-  uint64_t cq_overruns;   /* completion queues that overflowed */
-  uint64_t events_lost;   /* asynchronous events nobody fetched in time */
-  uint64_t rules;         /* flow rules installed now */
-  uint64_t late_scatters; /* receives whose payload landed late */
+  uint64_t flushed;           /* work requests that ended as flushed */
+  uint64_t cq_overruns;       /* completion queues that overflowed */
+  uint64_t events_lost;       /* asynchronous events nobody fetched in time */
+  uint64_t cq_events;         /* raised on completion channels */
+  uint64_t cq_events_dropped; /* by the fault `lost_event` */
+  uint64_t rules;             /* flow rules installed now */
+  uint64_t late_scatters;     /* receives whose payload landed late */
   /* By the faults of the wire; frames sent, and received. */
   uint64_t wire_tx_lost;
   uint64_t wire_tx_doubled;

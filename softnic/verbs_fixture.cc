@@ -61,6 +61,9 @@ const VerbsTable& Verbs() {
     Look(library, "ibv_get_async_event", &t.get_async_event);
     Look(library, "ibv_ack_async_event", &t.ack_async_event);
     Look(library, "ibv_create_comp_channel", &t.create_comp_channel);
+    Look(library, "ibv_destroy_comp_channel", &t.destroy_comp_channel);
+    Look(library, "ibv_get_cq_event", &t.get_cq_event);
+    Look(library, "ibv_ack_cq_events", &t.ack_cq_events);
     Look(library, "softnic_configure", &t.configure);
     Look(library, "softnic_last_error", &t.last_error);
     Look(library, "softnic_make_visible", &t.make_visible);
@@ -103,10 +106,23 @@ Nic::~Nic() {
   for (ibv_flow* flow : flows_) CHECK_EQ(ibv_destroy_flow(flow), 0);
   for (ibv_qp* qp : qps_) CHECK_EQ(Verbs().destroy_qp(qp), 0);
   CHECK_EQ(Verbs().destroy_cq(cq_), 0);
+  if (channel_ != nullptr) {
+    CHECK_EQ(Verbs().destroy_comp_channel(channel_), 0);
+  }
   for (ibv_mr* mr : mrs_) CHECK_EQ(Verbs().dereg_mr(mr), 0);
   CHECK_EQ(Verbs().dealloc_pd(pd_), 0);
   CHECK_EQ(Verbs().close_device(context_), 0);
   for (int fd : fds_) close(fd);
+}
+
+ibv_comp_channel* Nic::UseChannel() {
+  CHECK(qps_.empty() && channel_ == nullptr);
+  CHECK_EQ(Verbs().destroy_cq(cq_), 0);
+  channel_ = Verbs().create_comp_channel(context_);
+  CHECK(channel_ != nullptr);
+  cq_ = Verbs().create_cq(context_, 1024, this, channel_, 0);
+  CHECK(cq_ != nullptr);
+  return channel_;
 }
 
 std::vector<uint8_t> Nic::mac() const {

@@ -41,6 +41,9 @@ struct VerbsTable {
   decltype(&::ibv_get_async_event) get_async_event;
   decltype(&::ibv_ack_async_event) ack_async_event;
   decltype(&::ibv_create_comp_channel) create_comp_channel;
+  decltype(&::ibv_destroy_comp_channel) destroy_comp_channel;
+  decltype(&::ibv_get_cq_event) get_cq_event;
+  decltype(&::ibv_ack_cq_events) ack_cq_events;
   decltype(&::softnic_configure) configure;
   decltype(&::softnic_last_error) last_error;
   decltype(&::softnic_make_visible) make_visible;
@@ -89,6 +92,8 @@ class Nic {
   ibv_pd* pd() const { return pd_; }
   ibv_cq* cq() const { return cq_; }
   const std::string& name() const { return name_; }
+  // From here on the cq is one with a channel. Before the first queue pair.
+  ibv_comp_channel* UseChannel();
   std::vector<uint8_t> mac() const;
   softnic_counters counters() const;
   ibv_port_state PortState() const;
@@ -129,6 +134,7 @@ class Nic {
   ibv_context* context_ = nullptr;
   ibv_pd* pd_ = nullptr;
   ibv_cq* cq_ = nullptr;
+  ibv_comp_channel* channel_ = nullptr;
   std::vector<ibv_qp*> qps_;
   std::vector<ibv_flow*> flows_;
   std::vector<ibv_mr*> mrs_;
