@@ -132,14 +132,21 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now, AckNews* news) {
   }
 }
 
-// Karn's rule, RFC 6298 3: time what was sent once; else ask the timestamp.
+// Karn's rule, RFC 6298 3: time what was sent once; else ask the timestamp. One
+// from before the last retransmission tells little: the first copy may have
+// come in time, and its ACK be lost.
 inline std::optional<Duration> Connection::RttSample(
     const RetransmitQueue::Acked& acked, const Segment& seg) const {
-  if (!acked.any_retransmitted && acked.first_xmit_ts) {
+  if (!acked.again_xmit_ts && acked.first_xmit_ts) {
     return seg.arrival - *acked.first_xmit_ts;
   }
   if (!tcb_.snd_ts_ok || !seg.options.timestamps) return std::nullopt;
-  uint32_t ms = TicksAt(seg.arrival) - seg.options.timestamps->ecr;
+  const uint32_t echo = seg.options.timestamps->ecr;
+  if (acked.again_xmit_ts &&
+      static_cast<int32_t>(echo - TicksAt(*acked.again_xmit_ts)) < 0) {
+    return std::nullopt;
+  }
+  uint32_t ms = TicksAt(seg.arrival) - echo;
   // An echo from the future, or older than any retransmission: not ours.
   if (ms > static_cast<uint32_t>(options_.rtt.rto_max.milliseconds())) {
     return std::nullopt;

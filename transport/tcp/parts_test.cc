@@ -164,7 +164,7 @@ TEST(RetransmitQueue, AcksTrimMarksAndTimes) {
 
     RetransmitQueue::Acked acked = queue.AckTo(SeqNum(base + 15));
     EXPECT_EQ(acked.segments, 1u);
-    EXPECT_TRUE(acked.any_retransmitted);
+    EXPECT_TRUE(acked.again_xmit_ts.has_value());
     EXPECT_EQ(acked.first_xmit_ts, kStart + 1_ms);
     EXPECT_EQ(queue.front().seq, SeqNum(base + 15));
     EXPECT_EQ(queue.front().len, 5u);

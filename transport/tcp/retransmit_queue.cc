@@ -31,7 +31,8 @@ RetransmitQueue::Acked RetransmitQueue::AckTo(SeqNum snd_una, Rack* rack,
     SentSegment& first = ring_.front();
     if (SeqLe(snd_una, first.seq)) break;
     if (first.was_retransmitted) {
-      acked.any_retransmitted = true;
+      acked.again_xmit_ts =
+          std::max(acked.again_xmit_ts, std::optional(first.xmit_ts));
     } else if (!acked.first_xmit_ts) {
       acked.first_xmit_ts = first.xmit_ts;
     }

@@ -64,9 +64,10 @@ class RetransmitQueue {
 
   struct Acked {
     uint32_t segments = 0;  // Wholly acknowledged.
-    bool any_retransmitted = false;
     // When the oldest of them that was sent only once was sent.
     std::optional<Instant> first_xmit_ts;
+    // When one of them was sent again last.
+    std::optional<Instant> again_xmit_ts;
   };
   // SND.UNA moved to `snd_una`: forgets what lies below, trims the record
   // that it cuts. Tells `rack` what was delivered, unless it is null.

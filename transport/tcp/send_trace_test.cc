@@ -371,6 +371,30 @@ TEST(TimeoutTrace, TimestampsTellWhichCopyWasAcknowledged) {
   EXPECT_LT(t.connection().stats().srtt, 10_ms);
 }
 
+// The first copy had come, its ACK was lost. What that echo measures is the
+// timeout, not the path: one such sample per lost ACK would let the RTO grow to
+// its maximum.
+TEST(TimeoutTrace, AnEchoOfTheFirstCopyIsNoSample) {
+  Trace t = Trace::Established({.timestamps = true});
+  const auto ack = [&](uint64_t to, uint32_t echo) {
+    return ".  1:1(0) ack " + Num(to) + " <TS val 1200 ecr " + Num(echo) + ">";
+  };
+  t.At(1_ms).Send(500).Out("P. 1:501(500) ack 1");
+  t.At(11_ms).In(ack(501, t.last_out().options.timestamps->val));
+  const Duration srtt = t.connection().stats().srtt;
+  const Duration rto = t.connection().stats().rto;
+  t.Send(500).Out("P. 501:1001(500) ack 1");
+  const uint32_t first = t.last_out().options.timestamps->val;
+  t.OutAt(11_ms + rto, "P. 501:1001(500) ack 1");
+  t.At(21_ms + rto).In(ack(1001, first));
+  EXPECT_EQ(t.connection().stats().srtt, srtt);
+  EXPECT_EQ(t.connection().stats().rto, 2 * rto);  // Until there is one.
+  t.Send(500).Out("P. 1001:1501(500) ack 1");
+  t.At(31_ms + rto).In(ack(1501, t.last_out().options.timestamps->val));
+  EXPECT_EQ(t.connection().stats().backoffs, 0u);
+  EXPECT_LT(t.connection().stats().rto, rto + 10_ms);
+}
+
 // -- NewReno, RFC 5681 3.2 and RFC 6582
 // ----------------------------------------
 
