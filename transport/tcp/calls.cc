@@ -141,6 +141,7 @@ void Connection::EndTimeWait() {
 }
 
 void Connection::Abort(TcpError reason) {
+  if (!ready_.empty()) fin_received_ = false;  // No end of what was not read.
   switch (state_) {
     case State::kClosed:
       DiscardReceived();

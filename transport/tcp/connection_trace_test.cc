@@ -443,6 +443,23 @@ TEST(AbortTrace, ResetsWhatIsSynchronized) {
   t.In("P. 11:21(10) ack 1").ExpectDrop(DropReason::kClosed);
 }
 
+// What it discards was not received: there is no end of the stream, also where
+// both had closed.
+TEST(AbortTrace, LeavesNoEndOfWhatWasNotRead) {
+  Trace t = Trace::Established();
+  t.In("F. 1:11(10) ack 1").Out(".  1:1(0) ack 12").Close();
+  t.Out("F. 1:1(0) ack 12").In(".  12:12(0) ack 2").Expect(State::kClosed);
+  EXPECT_EQ(t.connection().error(), TcpError::kNone);
+  t.ExpectReadable(10).Abort().OutNothing().ExpectReadable(0);
+  EXPECT_FALSE(t.connection().is_at_end());
+
+  Trace u = Trace::Established();
+  u.In("F. 1:1(0) ack 1").Out(".  1:1(0) ack 2");
+  EXPECT_TRUE(u.connection().is_at_end());
+  u.Abort().Out("R. 1:1(0) ack 2");
+  EXPECT_TRUE(u.connection().is_at_end());  // All of it was received.
+}
+
 TEST(AbortTrace, SynSentGoesSilently) {
   Trace t({});
   t.OpenActive().Out("S 0:0(0)");
