@@ -222,9 +222,8 @@ TEST(TcpSimTest, AbortAtAnyTime) {
   EXPECT_GT(aborted, SeedsPerFault());
 }
 
-// A window's worth of one-byte segments meets a pool of a few slots. Each
-// timeout brings one quota of bytes on; timestamps keep the timeouts short,
-// where Karn's rule would leave them backed off.
+// A window's worth of one-byte segments meets a pool of a few slots: a box cuts
+// what we join. Each timeout brings one quota of bytes on.
 TEST(TcpSimTest, OneByteSegmentsAgainstAFullWindow) {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     TcpSimSetup setup = Draw(seed, {});

@@ -406,6 +406,7 @@ class Connection {
   bool PollOwed(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollSyn(Instant now, TxSegment* out);
   bool PollLost(Instant now, const TxLimits& limits, TxSegment* out);
+  size_t JoinLost(const TxLimits& limits, SentSegment* lost) const;
   bool PollProbe(Instant now, const TxLimits& limits, TxSegment* out);
   void FillRetransmission(const SentSegment& sent, Instant now, TxSegment* out);
   void FillNewText(uint32_t bytes, bool with_fin, Instant now, TxSegment* out);

@@ -176,12 +176,32 @@ bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
     if (pipe() > 0) return false;
     frto_ = FRto::kOff;
   }
-  const SentSegment* lost = retransmit_queue_.NextLost();
+  SentSegment lost = *retransmit_queue_.NextLost();
   // With nothing in flight no ACK would come to let it out.
-  if (pipe() > 0 && lost->payload_bytes() > cwnd_room()) return false;
-  FillRetransmission(*lost, now, out);
-  retransmit_queue_.OnRetransmitted(now);
+  if (pipe() > 0 && lost.payload_bytes() > cwnd_room()) return false;
+  size_t records = 1;
+  if (lost.payload_bytes() < smss_) records = JoinLost(limits, &lost);
+  FillRetransmission(lost, now, out);
+  retransmit_queue_.OnRetransmitted(now, records);
+  // What F-RTO must not take for text that was sent once.
+  frto_end_ = SeqMax(frto_end_, lost.end());
   return true;
+}
+
+// Small segments are sent again as one: a peer has a slot, or a buffer, for
+// each, and an overhead. Returns how many. RFC 9293 3.8.1, repacketization.
+size_t Connection::JoinLost(const TxLimits& limits, SentSegment* lost) const {
+  const SentSegment first = *lost;
+  const uint32_t most = std::min(smss_, cwnd_room());
+  size_t records = retransmit_queue_.ExtendLost(most, lost);
+  if (records == 1 || limits.source == nullptr) return records;
+  const uint32_t fits = limits.source->GatherableBytes(
+      OffsetOf(first.text_seq()), lost->payload_bytes());
+  if (fits < lost->payload_bytes()) {
+    *lost = first;
+    records = retransmit_queue_.ExtendLost(fits, lost);
+  }
+  return records;
 }
 
 void Connection::FillRetransmission(const SentSegment& sent, Instant now,

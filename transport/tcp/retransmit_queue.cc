@@ -195,12 +195,24 @@ const SentSegment* RetransmitQueue::NextLost() {
   return &ring_[lost_hint_];
 }
 
-void RetransmitQueue::OnRetransmitted(Instant now) {
-  SentSegment& sent = ring_[lost_hint_];
-  DCHECK(sent.is_lost);
-  sent.is_lost = false;
-  lost_bytes_ -= sent.len;
-  MarkSent(lost_hint_, now);
+size_t RetransmitQueue::ExtendLost(uint32_t most, SentSegment* run) const {
+  size_t i = lost_hint_ + 1;
+  for (; i < ring_.size() && ring_[i].is_lost; ++i) {
+    if (run->payload_bytes() + ring_[i].payload_bytes() > most) break;
+    run->len += ring_[i].len;
+    run->has_fin = ring_[i].has_fin;
+  }
+  return i - lost_hint_;
+}
+
+void RetransmitQueue::OnRetransmitted(Instant now, size_t records) {
+  for (size_t i = lost_hint_; i < lost_hint_ + records; ++i) {
+    SentSegment& sent = ring_[i];
+    DCHECK(sent.is_lost);
+    sent.is_lost = false;
+    lost_bytes_ -= sent.len;
+    MarkSent(i, now);
+  }
 }
 
 void RetransmitQueue::OnLastRetransmitted(Instant now) {

@@ -102,8 +102,12 @@ class RetransmitQueue {
   // The one to send again next: the oldest record marked lost. Null when there
   // is none.
   const SentSegment* NextLost();
-  // NextLost() was sent again.
-  void OnRetransmitted(Instant now);
+  // Appends to `run`, which is NextLost(), the records after it that are lost
+  // too, as long as all have no more than `most` bytes of text. Returns how
+  // many records it is then.
+  size_t ExtendLost(uint32_t most, SentSegment* run) const;
+  // NextLost(), and those that ExtendLost() appended, were sent again.
+  void OnRetransmitted(Instant now, size_t records = 1);
   // back() was sent again, as a tail loss probe.
   void OnLastRetransmitted(Instant now);
 

@@ -346,6 +346,35 @@ TEST(TimeoutTrace, SlowStartFromOneSegment) {
   EXPECT_EQ(t.connection().stats().segments_retransmitted, 7u);
 }
 
+// A hundred small segments, lost, would come as a hundred again: together they
+// are three. RFC 9293 3.8.1.
+TEST(TimeoutTrace, SmallSegmentsAreSentAgainAsOne) {
+  Trace::Setup setup;
+  setup.options.nodelay = true;
+  Trace t = Trace::Established(setup);
+  for (int i = 0; i < 100; ++i) t.Send(25).OutCount(1);
+  t.Close().Out("F. 2501:2501(0) ack 1");
+  t.OutAt(t.connection().stats().rto, ".  1:1001(1000) ack 1");
+  t.OutNothing();
+  t.In(".  1:1(0) ack 1001")
+      .Out(".  1001:2001(1000) ack 1", "FP. 2001:2501(500) ack 1");
+  EXPECT_EQ(t.connection().stats().segments_retransmitted, 3u);
+  EXPECT_EQ(t.connection().stats().bytes_retransmitted, 2500u);
+  t.In(".  1:1(0) ack 2502").OutNothing().Expect(State::kFinWait2);
+}
+
+// One frame gathers only so many pieces: the same limit as at first.
+TEST(TimeoutTrace, JoinedSegmentsAreGatherable) {
+  Trace::Setup setup;
+  setup.options.nodelay = true;
+  Trace t = Trace::Established(setup);
+  const PiecesOf pieces(70);
+  t.limits().source = &pieces;
+  for (int i = 0; i < 4; ++i) t.Send(30).OutCount(1);
+  t.At(t.connection().stats().rto);
+  t.Out(".  1:61(60) ack 1", "P. 61:121(60) ack 1");
+}
+
 // Karn: no sample from what was sent twice; the backoff stays until there is
 // one. RFC 6298 section 5.
 TEST(TimeoutTrace, KarnWithoutTimestamps) {
