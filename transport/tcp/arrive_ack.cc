@@ -157,7 +157,10 @@ inline std::optional<Duration> Connection::RttSample(
 // `bytes` were delivered outside of fast recovery.
 void Connection::GrowWindow(const AckNews& news, uint32_t bytes, Instant now) {
   const bool ends_round = SeqGe(tcb_.snd_una, round_end_);
-  if (ends_round) round_end_ = tcb_.snd_nxt;
+  if (ends_round) {
+    round_end_ = tcb_.snd_nxt;
+    ForgetLongAgo();
+  }
   const bool is_cwnd_limited =
       cwnd_is_limiting_ && SeqLe(tcb_.snd_una, cwnd_limited_to_);
   if (!is_cwnd_limited) cwnd_is_limiting_ = false;
@@ -171,6 +174,14 @@ void Connection::GrowWindow(const AckNews& news, uint32_t bytes, Instant now) {
        .ends_round = ends_round,
        .has_ece = news.has_ece});
   if (news.has_ece) OnEce(news.flight_before, now);
+}
+
+// Once per round trip, so that no event of 2 GiB ago seems to lie ahead.
+void Connection::ForgetLongAgo() {
+  small_end_ = SeqMax(small_end_, tcb_.snd_una);
+  if (recovery_ == Recovery::kOpen) {
+    recover_ = SeqMax(recover_, tcb_.snd_una - 1);
+  }
 }
 
 // The network marked what this ACK acknowledges. RFC 3168 6.1.2; after a

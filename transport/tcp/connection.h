@@ -335,6 +335,7 @@ class Connection {
   bool IsDuplicateAck(const Segment& seg) const;
   void OnEce(uint32_t flight_before, Instant now);
   void GrowWindow(const AckNews& news, uint32_t bytes, Instant now);
+  void ForgetLongAgo();
   std::optional<Duration> RttSample(const RetransmitQueue::Acked& acked,
                                     const Segment& seg) const;
   void UpdateSndWnd(const Segment& seg, bool is_advance);

@@ -289,6 +289,27 @@ TEST(DctcpTrace, ManyChangesAtOnce) {
 }
 
 // 3.3: cwnd = cwnd * (1 - alpha / 2), alpha being 1 at first.
+// Alpha falls with each round trip without a mark, wherever the numbers start.
+TEST(DctcpTrace, RoundTripsEndAtEveryIss) {
+  for (uint32_t iss : {1'000'000u, 0x7fff'ff00u, 0xc000'0000u, 0xffff'ff00u}) {
+    SCOPED_TRACE(iss);
+    Trace::Setup setup = WithDctcp();
+    setup.iss = SeqNum(iss);
+    Trace t = Trace::Established(setup);
+    uint64_t acked = 0;
+    for (int round = 0; round < 16; ++round) {
+      t.Send(2000).OutCount(2);
+      acked += 2;
+      t.At((round + 1) * 10_ms).In(AckTo(acked));
+    }
+    const uint32_t before = t.connection().stats().cwnd;
+    t.Send(2000).OutCount(2);
+    t.At(200_ms).In(AckTo(acked + 1, "E. "));
+    // Alpha is (15/16)^16 at most, 0.36; half of it is taken off, not a half.
+    EXPECT_GT(t.connection().stats().cwnd, before * 3 / 4);
+  }
+}
+
 TEST(DctcpTrace, WindowShrinksByAlpha) {
   Trace t = TenInFlight(WithDctcp());
   t.At(10_ms).In(AckTo(1, "E. "));

@@ -535,5 +535,56 @@ TEST(AckFieldTrace, TooOldIsChallenged) {
   t.ExpectNoSlotsInUse();
 }
 
+// -- sequence numbers that nothing renewed for 2 GiB
+// -------------------------
+
+// Sends 2.2 GiB in full segments, each acknowledged; returns how many bytes.
+uint64_t MoveOn(Trace* t, uint32_t smss) {
+  constexpr uint64_t kBytes = (uint64_t{2} << 30) + (200 << 20);
+  const uint64_t from = t->connection().queued_offset();
+  const uint64_t at_a_time = 1024 * uint64_t{smss};
+  uint64_t sent = 0;
+  TxSegment out;
+  while (sent < kBytes) {
+    sent += t->connection().Send(at_a_time);
+    while (t->connection().acked_offset() < from + sent) {
+      while (t->connection().PollTransmit(t->now(), t->limits(), &out)) {
+      }
+      const auto to = static_cast<uint32_t>(t->connection().sent_offset() + 1);
+      t->In(".  1:1(0) ack " + Num(to));
+    }
+  }
+  return from + sent;
+}
+
+Trace FarBehind(uint32_t smss) {
+  Trace::Setup setup{.mss = static_cast<uint16_t>(smss), .peer_scale = 14};
+  setup.options.send_queue_limit_bytes = 1024 * uint64_t{smss};
+  Trace t = Trace::Established(setup);
+  t.limits().max_tso_payload = 1024 * smss;
+  return t;
+}
+
+// Nagle's rule looks at the end of the last small segment: of long ago.
+TEST(LongAgoTrace, ASmallSegmentIsAllowed) {
+  Trace t = FarBehind(60'000);
+  t.Send(100).Out("P. 1:101(100) ack 1").In(".  1:1(0) ack 101");
+  const uint64_t at = MoveOn(&t, 60'000) + 1;
+  t.Send(100).Out("P. " + Num(static_cast<uint32_t>(at)) + ":" +
+                  Num(static_cast<uint32_t>(at + 100)) + "(100) ack 1");
+}
+
+// RFC 6582's recover: the last recovery was long ago, or never.
+TEST(LongAgoTrace, ALossIsRepairedByDuplicateAcks) {
+  Trace t = FarBehind(60'000);
+  const uint64_t at = MoveOn(&t, 60'000) + 1;
+  t.Send(600'000).OutCount(1);
+  const std::string ack = ".  1:1(0) ack " + Num(static_cast<uint32_t>(at));
+  t.In(ack).In(ack).OutNothing().In(ack);
+  t.Out(".  " + Num(static_cast<uint32_t>(at)) + ":" +
+        Num(static_cast<uint32_t>(at + 60'000)) + "(60000) ack 1");
+  EXPECT_EQ(t.connection().stats().fast_recoveries, 1u);
+}
+
 }  // namespace
 }  // namespace devwire
