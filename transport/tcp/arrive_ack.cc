@@ -118,7 +118,7 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now, AckNews* news) {
   }
   news->rtt = RttSample(acked, seg);
   if (news->rtt) {
-    rtt_.OnSample(*news->rtt);
+    rtt_.OnSample(*news->rtt, now);
     tlp_.OnRttSample();
   }
   if (tcb_.snd_una == tcb_.snd_nxt) {

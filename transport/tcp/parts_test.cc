@@ -27,20 +27,37 @@ TEST(RttEstimator, FollowsRfc6298) {
   RttEstimator rtt(PlainRfc());
   EXPECT_EQ(rtt.rto(), 1_s);
   EXPECT_FALSE(rtt.srtt());
-  rtt.OnSample(100_ms);  // (2.2)
+  rtt.OnSample(100_ms, kStart);  // (2.2)
   EXPECT_EQ(rtt.srtt(), 100_ms);
   EXPECT_EQ(rtt.rttvar(), 50_ms);
   EXPECT_EQ(rtt.rto(), 300_ms);
-  rtt.OnSample(200_ms);  // (2.3)
+  rtt.OnSample(200_ms, kStart);  // (2.3)
   EXPECT_EQ(rtt.rttvar(), (3 * 50_ms + 100_ms) / 4);
   EXPECT_EQ(rtt.srtt(), (7 * 100_ms + 200_ms) / 8);
   EXPECT_EQ(rtt.rto(), *rtt.srtt() + 4 * rtt.rttvar());
   EXPECT_EQ(rtt.rtt_min(), 100_ms);
 }
 
+// A path that became longer is noticed: RFC 8985 6.2, step 1, has the minimum
+// over a window of time.
+TEST(RttEstimator, TheMinimumIsForgotten) {
+  RttEstimator rtt({});
+  rtt.OnSample(10_ms, kStart);
+  for (int i = 1; i <= 149; ++i) rtt.OnSample(50_ms, kStart + i * 1_s);
+  EXPECT_EQ(rtt.rtt_min(), 10_ms);
+  rtt.OnSample(40_ms, kStart + 151_s);
+  EXPECT_EQ(rtt.rtt_min(), 10_ms);
+  for (int i = 152; i <= 300; ++i) rtt.OnSample(50_ms, kStart + i * 1_s);
+  EXPECT_EQ(rtt.rtt_min(), 10_ms);
+  rtt.OnSample(60_ms, kStart + 302_s);
+  EXPECT_EQ(rtt.rtt_min(), 40_ms);
+  rtt.OnSample(70_ms, kStart + 1000_s);  // Nothing was measured for long.
+  EXPECT_EQ(rtt.rtt_min(), 70_ms);
+}
+
 TEST(RttEstimator, MarginIsNeverBelowTheMinimum) {
   RttEstimator rtt({});
-  for (int i = 0; i < 100; ++i) rtt.OnSample(30_ms);
+  for (int i = 0; i < 100; ++i) rtt.OnSample(30_ms, kStart);
   EXPECT_EQ(rtt.rto(), 230_ms);
 }
 
@@ -52,7 +69,7 @@ TEST(RttEstimator, BacksOffUpToTheMaximumUntilASample) {
   rtt.OnTimeout();
   rtt.OnTimeout();
   EXPECT_EQ(rtt.rto(), 60_s);
-  rtt.OnSample(1_ms);
+  rtt.OnSample(1_ms, kStart);
   EXPECT_EQ(rtt.backoffs(), 0);
   EXPECT_EQ(rtt.rto(), 201_ms);
 }
@@ -61,7 +78,7 @@ TEST(RttEstimator, SynRetransmittedMatterOnlyWithoutASample) {
   RttEstimator rtt({});
   rtt.OnSynRetransmitted();
   EXPECT_EQ(rtt.rto(), 3_s);
-  rtt.OnSample(1_ms);
+  rtt.OnSample(1_ms, kStart);
   rtt.OnSynRetransmitted();
   EXPECT_EQ(rtt.rto(), 201_ms);
 }

@@ -6,6 +6,13 @@
 
 namespace devwire {
 
+namespace {
+
+// Half of Linux's tcp_min_rtt_wlen.
+constexpr Duration kMinHalf = 150_s;
+
+}  // namespace
+
 RttEstimator::RttEstimator(const Options& options)
     : options_(options), rto_(options.rto_initial) {
   CHECK(Duration() < options.granularity);
@@ -14,9 +21,14 @@ RttEstimator::RttEstimator(const Options& options)
   CHECK(options.rto_initial <= options.rto_max);
 }
 
-void RttEstimator::OnSample(Duration rtt) {
+void RttEstimator::OnSample(Duration rtt, Instant now) {
   rtt = std::max(rtt, 1_ns);
-  rtt_min_ = std::min(rtt_min_, rtt);
+  if (!has_sample_ || now - half_start_ >= kMinHalf) [[unlikely]] {
+    older_min_ = now - half_start_ < 2 * kMinHalf ? newer_min_ : rtt;
+    newer_min_ = rtt;
+    half_start_ = now;
+  }
+  newer_min_ = std::min(newer_min_, rtt);
   if (!has_sample_) {  // RFC 6298 (2.2).
     has_sample_ = true;
     srtt_ = rtt;

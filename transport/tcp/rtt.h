@@ -6,6 +6,7 @@
 #ifndef TRANSPORT_TCP_RTT_H_
 #define TRANSPORT_TCP_RTT_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -28,11 +29,11 @@ class RttEstimator {
   // engine validates its options when it opens.
   explicit RttEstimator(const Options& options);
 
-  // Adds one sample. Measure to the segment's arrival Instant, not to "now":
+  // Adds one sample, taken at `now`. Measure to the segment's arrival Instant:
   // time spent in our own queues is not network delay.
   // Karn's rule (RFC 6298 3): no samples from retransmitted segments, unless a
   // timestamp tells which copy was acknowledged.
-  void OnSample(Duration rtt);
+  void OnSample(Duration rtt, Instant now);
 
   // The timer fired: doubles rto(), up to rto_max. RFC 6298 (5.5). It stays
   // so until the next sample.
@@ -47,7 +48,8 @@ class RttEstimator {
     return has_sample_ ? std::optional(srtt_) : std::nullopt;
   }
   Duration rttvar() const { return rttvar_; }
-  Duration rtt_min() const { return rtt_min_; }  // Max() before a sample.
+  // RACK.min_RTT: the least of the last 150 to 300 s. Max() before a sample.
+  Duration rtt_min() const { return std::min(older_min_, newer_min_); }
   // How often OnTimeout() was called since the last sample.
   int backoffs() const { return backoffs_; }
 
@@ -56,7 +58,9 @@ class RttEstimator {
   Duration srtt_;
   Duration rttvar_;
   Duration rto_;
-  Duration rtt_min_ = Duration::Max();
+  Duration older_min_ = Duration::Max();  // Of the half before half_start_,
+  Duration newer_min_ = Duration::Max();  // and since.
+  Instant half_start_;
   int backoffs_ = 0;
   bool has_sample_ = false;
 };
