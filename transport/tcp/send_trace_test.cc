@@ -427,6 +427,22 @@ TEST(TimeoutTrace, AnEchoOfTheFirstCopyIsNoSample) {
 // -- NewReno, RFC 5681 3.2 and RFC 6582
 // ----------------------------------------
 
+// What lay in a data queue's slot was not read: options that may have been
+// news. Such ACKs are not counted.
+TEST(NewRenoTrace, CutOptionsMakeNoDuplicateAck) {
+  Trace t = TenInFlight(10'000);
+  t.At(10_ms);
+  for (int i = 0; i < 3; ++i) {
+    Segment seg = t.Parse(AckTo(0));
+    seg.options_cut = true;
+    (void)t.connection().OnSegment(seg, t.now());
+    t.OutNothing();
+  }
+  EXPECT_EQ(t.connection().stats().duplicate_acks_in, 0u);
+  for (int i = 0; i < 3; ++i) t.In(AckTo(0));
+  t.Out(Full(0));
+}
+
 TEST(NewRenoTrace, ThirdDuplicateAckRetransmits) {
   Trace t = TenInFlight();
   t.At(10_ms).In(AckTo(0)).Out(Full(10));  // Limited transmit, RFC 3042.
