@@ -4,6 +4,7 @@
 // A failing seed runs again with a capture, and the one command that repeats it
 // is printed. Where a CHECK aborted, the process does that by running itself
 // anew.
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -150,10 +151,17 @@ int RunAll(const Flags& flags) {
     }
   }
   const double seconds = (clock.Now() - start).seconds();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const double core_seconds =
+      static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+      static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) /
+          1e6;
   std::printf(
       "sim: seeds %llu to %llu: %llu connections (%llu completed, %llu ended "
       "early), %.1f MB read, %llu frames (%llu lost), %llu forged, %llu "
-      "failed; %.1f s, %.0f connections a minute\n",
+      "failed; %.1f s, %.1f of them on a core: %.0f connections a minute of a "
+      "core\n",
       static_cast<unsigned long long>(flags.seed),
       static_cast<unsigned long long>(flags.seed + flags.seeds - 1),
       static_cast<unsigned long long>(t.connections),
@@ -163,8 +171,8 @@ int RunAll(const Flags& flags) {
       static_cast<unsigned long long>(t.frames),
       static_cast<unsigned long long>(t.lost),
       static_cast<unsigned long long>(t.forged),
-      static_cast<unsigned long long>(t.failed), seconds,
-      60 * static_cast<double>(t.connections) / seconds);
+      static_cast<unsigned long long>(t.failed), seconds, core_seconds,
+      60 * static_cast<double>(t.connections) / core_seconds);
   return t.failed == 0 ? 0 : 1;
 }
 
