@@ -77,6 +77,7 @@ EngineHost::EngineHost(const Options& options, const Clock& clock, SimLink& out,
   EngineOptions e;
   e.route.address = options.ip;
   e.mtu = options.nic.limits.mtu;
+  e.neighbors.max_requests = 12;  // Loss alone does not end a scenario.
   e.secret = {options.seed, ~options.seed};
   e.tcp = options.tcp;
   const EnginePool pools[] = {
