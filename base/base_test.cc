@@ -1,7 +1,12 @@
 // The words every room uses: their arithmetic, limits and failures.
 #include <gtest/gtest.h>
+#include <poll.h>
+
+#include <atomic>
+#include <thread>
 
 #include "base/alloc_guard.h"
+#include "base/bell.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/list.h"
@@ -73,6 +78,52 @@ TEST(AllocGuard, CountsAndAborts) {
         ::operator delete(::operator new(1));
       },
       "heap allocation while frozen");
+}
+
+bool IsReadable(int fd) {
+  pollfd wait = {fd, POLLIN, 0};
+  return poll(&wait, 1, 0) == 1;
+}
+
+TEST(Bell, RingsOnceForASleeperOnly) {
+  Bell bell;
+  ASSERT_EQ(bell.Open(), 0);
+  bell.Ring();
+  EXPECT_FALSE(IsReadable(bell.fd()));  // Nobody sleeps.
+  bell.Arm();
+  EXPECT_FALSE(IsReadable(bell.fd()));
+  bell.Ring();
+  EXPECT_TRUE(IsReadable(bell.fd()));
+  bell.Disarm();
+  EXPECT_FALSE(IsReadable(bell.fd()));
+  bell.Ring();
+  EXPECT_FALSE(IsReadable(bell.fd()));
+}
+
+// A sleeper that looks once more after arming misses nothing.
+TEST(Bell, NoWorkIsMissed) {
+  Bell bell;
+  ASSERT_EQ(bell.Open(), 0);
+  constexpr int kRounds = 20'000;
+  std::atomic<int> work{0};
+  std::thread other([&] {
+    for (int i = 1; i <= kRounds; ++i) {
+      work.store(i, std::memory_order_relaxed);
+      bell.Ring();
+      if (i % 64 == 0) std::this_thread::yield();
+    }
+  });
+  int seen = 0;
+  while (seen < kRounds) {
+    bell.Arm();
+    if (work.load(std::memory_order_relaxed) == seen) {
+      pollfd wait = {bell.fd(), POLLIN, 0};
+      ASSERT_EQ(poll(&wait, 1, 10'000), 1) << seen;
+    }
+    bell.Disarm();
+    seen = work.load(std::memory_order_relaxed);
+  }
+  other.join();
 }
 
 }  // namespace

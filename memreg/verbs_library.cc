@@ -69,6 +69,10 @@ const char* BindAll(void* handle, VerbsTable* t) {
   b.Required("ibv_dereg_mr", &t->dereg_mr);
   b.Required("ibv_create_cq", &t->create_cq);
   b.Required("ibv_destroy_cq", &t->destroy_cq);
+  b.Required("ibv_create_comp_channel", &t->create_comp_channel);
+  b.Required("ibv_destroy_comp_channel", &t->destroy_comp_channel);
+  b.Required("ibv_get_cq_event", &t->get_cq_event);
+  b.Required("ibv_ack_cq_events", &t->ack_cq_events);
   b.Required("ibv_create_qp", &t->create_qp);
   b.Required("ibv_modify_qp", &t->modify_qp);
   b.Required("ibv_destroy_qp", &t->destroy_qp);

@@ -44,6 +44,11 @@ struct VerbsTable {
   ibv_cq* (*create_cq)(ibv_context* context, int cqe, void* cq_context,
                        ibv_comp_channel* channel, int comp_vector);
   int (*destroy_cq)(ibv_cq* cq);
+  ibv_comp_channel* (*create_comp_channel)(ibv_context* context);
+  int (*destroy_comp_channel)(ibv_comp_channel* channel);
+  int (*get_cq_event)(ibv_comp_channel* channel, ibv_cq** cq,
+                      void** cq_context);
+  void (*ack_cq_events)(ibv_cq* cq, unsigned int count);
   ibv_qp* (*create_qp)(ibv_pd* pd, ibv_qp_init_attr* attr);
   int (*modify_qp)(ibv_qp* qp, ibv_qp_attr* attr, int attr_mask);
   int (*destroy_qp)(ibv_qp* qp);
@@ -70,6 +75,9 @@ struct VerbsTable {
   // Data path.
   static int PollCq(ibv_cq* cq, int max, ibv_wc* wc) {
     return cq->context->ops.poll_cq(cq, max, wc);
+  }
+  static int ReqNotifyCq(ibv_cq* cq) {
+    return cq->context->ops.req_notify_cq(cq, /*solicited_only=*/0);
   }
   static int PostSend(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** bad_wr) {
     return qp->context->ops.post_send(qp, wr, bad_wr);

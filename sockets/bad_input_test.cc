@@ -177,6 +177,9 @@ TEST_F(OpenBadInput, OptionsOutOfRange) {
   ExpectError(Stack::Open(o).status(), EINVAL,
               "max_connections 0 is outside 1 to 65535: choose one within");
   o = One();
+  o.wake_backstop = Duration();
+  ExpectError(Stack::Open(o).status(), EINVAL, "wake_backstop");
+  o = One();
   o.max_receive_pools = 63;
   ExpectError(Stack::Open(o).status(), EINVAL, "max_receive_pools");
   o = One();

@@ -11,7 +11,7 @@ constexpr int kSpins = 2000;
 
 }  // namespace
 
-CommandRing::CommandRing() {
+CommandRing::CommandRing(Bell* bell) : bell_(bell) {
   for (size_t i = 0; i < kCells; ++i) {
     cells_[i].turn.store(i, std::memory_order_relaxed);
     cells_[i].command = nullptr;
@@ -47,6 +47,7 @@ bool CommandRing::Execute(Command* command) {
   }
   while (!TryPush(command)) std::this_thread::yield();
   pushing_.fetch_sub(1, std::memory_order_release);
+  if (bell_ != nullptr) bell_->Ring();
   for (int i = 0; i < kSpins; ++i) {
     if (command->is_done.load(std::memory_order_acquire) != 0) return true;
 #if defined(__x86_64__)

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/bell.h"
 #include "base/counter.h"
 
 namespace devwire {
@@ -31,7 +32,8 @@ class CommandRing {
   static constexpr size_t kCells = 256;
   static_assert((kCells & (kCells - 1)) == 0);
 
-  CommandRing();
+  // The bell of a consumer that sleeps; null: it does not.
+  explicit CommandRing(Bell* bell = nullptr);
 
   // Any thread but the consumer: queues the command and waits until it ran.
   // False, and it did not and will not run: the ring is closed.
@@ -49,6 +51,7 @@ class CommandRing {
   };
   bool TryPush(Command* command);
 
+  Bell* const bell_;
   std::array<Cell, kCells> cells_;
   alignas(kCacheLine) std::atomic<size_t> tail_{0};
   // Callers between their look at is_closed_ and the end of their push.

@@ -1,5 +1,8 @@
 #include "sockets/poll_set.h"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <utility>
 
@@ -90,9 +93,7 @@ void PollSet::Update(Entry& entry, Readiness ready, bool is_new) {
   PollerState& p = *pollers_[entry.poller];
   if (!entry.is_linked()) p.ready.PushBack(&entry);
   if (p.bell.is_armed_.exchange(false, std::memory_order_acq_rel)) {
-    const std::lock_guard lock(p.bell.mutex_);
-    p.bell.is_rung_ = true;
-    p.bell.signal_.notify_one();
+    p.bell.Ring();
   }
 }
 
@@ -106,6 +107,37 @@ void PollSet::OnListenerReady(ListenerId listener, bool is_ready, bool is_new) {
   if (found != entries_.end()) {
     Update(*found->second, is_ready ? kAcceptable : 0, is_new);
   }
+}
+
+PollSet::Bell::~Bell() {
+  if (fd_ >= 0) close(fd_);
+}
+
+int PollSet::Bell::OpenFd() {
+  if (fd_ >= 0) return fd_;
+  fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  // What is ready already is found by looking once.
+  if (fd_ >= 0) Ring();
+  return fd_;
+}
+
+void PollSet::Bell::Ring() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_rung_ = true;
+    signal_.notify_one();
+  }
+  if (fd_ < 0) return;
+  const uint64_t one = 1;
+  CHECK_EQ(write(fd_, &one, sizeof(one)), ssize_t{sizeof(one)});
+  fd_is_readable_ = true;
+}
+
+void PollSet::Bell::Silence() {
+  if (!fd_is_readable_) return;
+  uint64_t rings = 0;
+  CHECK_EQ(read(fd_, &rings, sizeof(rings)), ssize_t{sizeof(rings)});
+  fd_is_readable_ = false;
 }
 
 void PollSet::Bell::Sleep(Duration timeout) {

@@ -58,12 +58,22 @@ class PollSet final : public Engine::ReadySink {
     // empty Collect, at most `timeout`.
     void Sleep(Duration timeout);
 
+    ~Bell();
+    // Engine's thread. A descriptor that is readable when something became
+    // ready, until an empty Collect; -1: there is none left.
+    int OpenFd();
+
    private:
     friend class PollSet;
     std::atomic<bool> is_armed_{false};
     std::mutex mutex_;
     std::condition_variable signal_;
     bool is_rung_ = false;  // Guarded by mutex_.
+    // Engine's thread.
+    void Ring();
+    void Silence();
+    int fd_ = -1;  // eventfd(2)
+    bool fd_is_readable_ = false;
   };
   Bell* bell(uint32_t poller) { return &pollers_[poller]->bell; }
 
@@ -109,6 +119,7 @@ size_t PollSet::Collect(uint32_t poller, std::span<Ready> out, F&& refresh) {
     p.ready.PushBack(e);
     if (first_again == nullptr) first_again = e;
   }
+  if (count == 0) p.bell.Silence();
   p.bell.is_armed_.store(count == 0, std::memory_order_release);
   return count;
 }

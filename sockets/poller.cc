@@ -99,6 +99,21 @@ absl::Status Poller::Remove(Listener& listener) {
                  : ErrnoStatus(ENOENT, "the listener is not in this poller");
 }
 
+absl::StatusOr<int> Poller::EventFd() {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  has_event_fd_ = true;
+  if (core_->options.mode == StackOptions::Mode::kCallerPolls) {
+    core_->RestCaller();
+    return core_->event_fd();
+  }
+  int fd = -1;
+  const absl::Status called =
+      core_->Call([&] { fd = core_->poll_set.bell(id_)->OpenFd(); });
+  if (!called.ok()) return called;
+  if (fd >= 0) return fd;
+  return ErrnoStatus(EMFILE, "no descriptor for the poller: see ulimit -n");
+}
+
 absl::StatusOr<size_t> Poller::Wait(std::span<Ready> ready, Duration timeout) {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
   const Instant deadline = core_->clock.Now() + timeout;
@@ -118,8 +133,12 @@ absl::StatusOr<size_t> Poller::Wait(std::span<Ready> ready, Duration timeout) {
     });
     if (!called.ok()) return called;
     const Instant now = core_->clock.Now();
-    if (count > 0 || now >= deadline) return count;
-    if (!polls) bell->Sleep(std::min(deadline - now, Duration(10_ms)));
+    if (count > 0) return count;
+    if (now >= deadline) {
+      if (polls && has_event_fd_) core_->RestCaller();
+      return 0;
+    }
+    if (!polls) bell->Sleep(std::min(deadline - now, Duration(100_ms)));
   }
 }
 

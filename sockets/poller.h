@@ -4,9 +4,9 @@
 // has room for, by turns. Edge: reported once when it
 // begins to hold, and again only after it ended or (kReadable) more arrived.
 //
-// Threads:  one Wait() at a time; Add and Remove from any thread in
-//           kBusyThread mode, else the polling thread. In kCallerPolls mode
-//           Wait() polls the stack.
+// Threads:  one Wait() at a time; Add and Remove from any thread when a thread
+//           of the library runs the engine, else the polling thread. In
+//           kCallerPolls mode Wait() polls the stack.
 // Lifetime: borrows the streams: a stream leaves the poller when it is closed.
 // Cost:     Wait() allocates nothing when it answers OK.
 #ifndef SOCKETS_POLLER_H_
@@ -48,6 +48,12 @@ class Poller {
   absl::Status Remove(Stream& stream);
   absl::Status Remove(Listener& listener);
 
+  // A descriptor for an event loop of the caller's: readable when Wait(.., 0)
+  // is worth calling; that it has answered 0 is what makes it unreadable. The
+  // poller's own; at times it is readable for nothing. softnic raises events
+  // in mode=thread and mode=process.
+  absl::StatusOr<int> EventFd();
+
   // Waits until something is ready, at most `timeout` (0: does not wait).
   // Returns how many entries of `ready` were filled: 0 on timeout.
   absl::StatusOr<size_t> Wait(std::span<Ready> ready, Duration timeout);
@@ -60,6 +66,7 @@ class Poller {
 
   std::shared_ptr<StackCore> core_;
   uint32_t id_;
+  bool has_event_fd_ = false;
 };
 
 }  // namespace devwire

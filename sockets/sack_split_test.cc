@@ -39,9 +39,8 @@ uint64_t BlocksIn(const std::string& path, bool inbound) {
     const bool is_inbound = word(i + 28 + (captured + 3) / 4 * 4 + 4) == 1;
     ParsedFrame parsed;
     const auto* frame = reinterpret_cast<const std::byte*>(&f[i + 28]);
-    if (is_inbound == inbound &&
-        ParseFrame(frame, captured, word(i + 24), &parsed) ==
-            ParseResult::kTcp) {
+    if (is_inbound == inbound && ParseFrame(frame, captured, word(i + 24),
+                                            &parsed) == ParseResult::kTcp) {
       blocks += parsed.tcp.options.sack_block_count;
     }
   }
@@ -73,18 +72,23 @@ Outcome Exchange(const Way& way) {
   o.memory_bytes = 20 << 20;
   o.receive_bytes = kSendFrom;
   o.nic = ",fault_side=tx";
-  if (!way.is_split) o.nic += ",rules=3";  // Our MAC, broadcast; a listener, ports.
+  if (!way.is_split)
+    o.nic += ",rules=3";  // Our MAC, broadcast; a listener, ports.
   if (!way.capture.empty()) o.nic += ",pcap=" + way.capture + "$.pcapng";
   o.stack.host_receive_bytes = 32 << 20;
   TwoStacks net(o);
   TwoStacks::Pair pair = net.Connect();
   ChangeSoftnic("dev=sn0,loss=0.01,seed=11;dev=sn1,loss=0.01,seed=12");
-  PatternSender up(
-      *pair.client, net.client(),
-      {.stream_number = 1, .bytes = way.bytes, .chunks = 64, .offset = kSendFrom});
-  PatternSender down(
-      *pair.server, net.server(),
-      {.stream_number = 2, .bytes = way.bytes, .chunks = 64, .offset = kSendFrom});
+  PatternSender up(*pair.client, net.client(),
+                   {.stream_number = 1,
+                    .bytes = way.bytes,
+                    .chunks = 64,
+                    .offset = kSendFrom});
+  PatternSender down(*pair.server, net.server(),
+                     {.stream_number = 2,
+                      .bytes = way.bytes,
+                      .chunks = 64,
+                      .offset = kSendFrom});
   PatternReceiver at_server(*pair.server, net.server(), 1);
   PatternReceiver at_client(*pair.client, net.client(), 2);
   bool ends[2] = {};
@@ -140,11 +144,13 @@ TEST(SackSplit, AsMuchIsSentAgainAsWithoutIt) {
   const double ratio = static_cast<double>(split.retransmitted_bytes) /
                        static_cast<double>(whole.retransmitted_bytes);
   EXPECT_GT(whole.retransmitted_bytes, 2 * kBytes / 200);
-  EXPECT_NEAR(ratio, 1, 0.05) << split.retransmitted_bytes << " and "
-                              << whole.retransmitted_bytes << ", timeouts "
-                              << split.timeouts << " and " << whole.timeouts;
-  RecordProperty("retransmitted_split", std::to_string(split.retransmitted_bytes));
-  RecordProperty("retransmitted_whole", std::to_string(whole.retransmitted_bytes));
+  EXPECT_NEAR(ratio, 1, 0.05)
+      << split.retransmitted_bytes << " and " << whole.retransmitted_bytes
+      << ", timeouts " << split.timeouts << " and " << whole.timeouts;
+  RecordProperty("retransmitted_split",
+                 std::to_string(split.retransmitted_bytes));
+  RecordProperty("retransmitted_whole",
+                 std::to_string(whole.retransmitted_bytes));
 }
 
 }  // namespace

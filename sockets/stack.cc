@@ -250,6 +250,11 @@ absl::StatusOr<StackCounters> Stack::Counters() {
       out.events.push_back({EngineEventName(event), c.value(event)});
     }
   }
+  for (const auto& [name, counter] :
+       {std::pair("sleeps", &core_->sleeps),
+        std::pair("late wake-ups", &core_->late_wakes)}) {
+    if (counter->value() != 0) out.events.push_back({name, counter->value()});
+  }
   return out;
 }
 

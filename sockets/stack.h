@@ -9,7 +9,7 @@
 //
 // Threads:  StackOptions::Mode says who runs the engine. kCallerPolls: one
 //           thread makes every call (ReturnTokens excepted) and calls Poll()
-//           often, or waits in a Poller. kBusyThread: any thread, any time;
+//           often, or waits in a Poller. Else any thread, any time;
 //           but no call on the Stack itself may be in progress when it is
 //           destroyed, while those on its streams, listeners and pollers may.
 // Lifetime: closing (destroying) a stack aborts its open streams, recovers
@@ -113,7 +113,8 @@ class Stack {
 
   // kCallerPolls: one turn of the engine. Returns whether anything happened.
   // No system call and no allocation for segments; opening streams and asking
-  // for their rules may cost both. False and nothing else in kBusyThread mode.
+  // for their rules may cost both. False and nothing else when a thread of the
+  // library does it.
   bool Poll();
 
   absl::StatusOr<StackCounters> Counters();

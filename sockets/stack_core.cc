@@ -70,6 +70,9 @@ absl::Status CheckOptions(const StackOptions& o) {
                                        "port's",
                                        o.mtu));
   }
+  if (o.wake_backstop < 1_ms || o.wake_backstop > 1_s) {
+    return ErrnoStatus(EINVAL, "wake_backstop is outside 1 ms to 1 s");
+  }
   if (o.max_connections == 0 || o.max_connections > 65535) {
     return ErrnoStatus(
         EINVAL, absl::StrFormat("max_connections %u is outside 1 to 65535: "
@@ -105,7 +108,9 @@ absl::StatusOr<CongestionFactory> CongestionByName(std::string_view name) {
 StackCore::StackCore(const StackOptions& o)
     : options(o),
       poll_set(2 * o.max_connections),
-      fork_generation_(fork_generation.load()) {}
+      fork_generation_(fork_generation.load()),
+      commands_(o.mode == StackOptions::Mode::kSleepingThread ? &bell_
+                                                              : nullptr) {}
 
 absl::StatusOr<std::shared_ptr<StackCore>> StackCore::Open(
     const StackOptions& options) {
@@ -131,6 +136,10 @@ absl::Status StackCore::SetUp() {
   if (absl::Status status = SetUpHostMemory(options.mtu); !status.ok()) {
     return status;
   }
+  const bool may_sleep = options.mode != StackOptions::Mode::kBusyThread;
+  if (const int error = may_sleep ? bell_.Open() : 0; error != 0) {
+    return ErrnoStatus(error, "no descriptor for wake-ups: see ulimit -n");
+  }
   absl::StatusOr<std::unique_ptr<VerbsPacketIo>> packet_io =
       VerbsPacketIo::Open(
           *device, *control_pool, *control_memory,
@@ -140,9 +149,15 @@ absl::Status StackCore::SetUp() {
            .data_ring_wrs = options.rx_ring_frames,
            .send_ring_wrs = options.tx_ring_frames,
            .max_data_queues = kShapesPerPool * options.max_receive_pools,
-           .rx_checksum_ipv6 = options.nic_verifies_ipv6});
+           .rx_checksum_ipv6 = options.nic_verifies_ipv6,
+           .bell = may_sleep ? &bell_ : nullptr});
   if (!packet_io.ok()) return packet_io.status();
   io = *std::move(packet_io);
+  if (may_sleep) {
+    auto sleep = EngineSleep::Create(*io, bell_);
+    if (!sleep.ok()) return sleep.status();
+    sleep_ = *std::move(sleep);
+  }
 
   const EnginePool pools[] = {
       {.pool = control_pool.get(),
@@ -163,7 +178,7 @@ absl::Status StackCore::SetUp() {
   }
   engine->set_ready_sink(&poll_set);
   if (absl::Status status = AwaitHostRule(); !status.ok()) return status;
-  if (options.mode == StackOptions::Mode::kBusyThread) {
+  if (options.mode != StackOptions::Mode::kCallerPolls) {
     thread_ = StartThread([this] { Run(); });
   }
   return absl::OkStatus();
@@ -238,10 +253,12 @@ void StackCore::Close() {
   if (is_closed_.exchange(true)) return;
   if (thread_.joinable()) {
     stop_.store(true, std::memory_order_release);
+    bell_.Ring();
     thread_.join();
   }
   engine.reset();
   capture.reset();
+  sleep_.reset();
   io.reset();
   for (auto& memory : bound) {
     if (memory != nullptr) memory->region.reset();
@@ -279,7 +296,10 @@ void StackCore::Run() {
     const size_t ran = commands_.RunSome(32);
     const bool worked = engine->Poll();
     idle = worked || ran > 0 ? 0 : idle + 1;
-    if (idle >= kIdlePollsBeforeYield) {
+    if (idle < kIdlePollsBeforeYield) continue;
+    if (sleep_ != nullptr) {
+      Sleep();  // Woken for nothing, it goes back to sleep at once.
+    } else {
       std::this_thread::yield();  // Nothing to do: others may run.
       idle = 0;
     }
@@ -287,11 +307,43 @@ void StackCore::Run() {
   commands_.Close();
 }
 
+bool StackCore::PrepareToSleep(Duration* at_most) {
+  // A NIC that does not take the request is one to poll.
+  if (sleep_->Prepare() != 0) return false;
+  const bool worked = engine->Poll();
+  if (commands_.RunSome(32) > 0 || worked || stop_.load()) return false;
+  *at_most =
+      std::min(options.wake_backstop, engine->NextDeadline() - clock.Now());
+  return *at_most > Duration();
+}
+
+void StackCore::Sleep() {
+  Duration at_most;
+  if (PrepareToSleep(&at_most)) {
+    sleeps.Add();
+    const bool is_woken = sleep_->Wait(at_most);
+    if (!is_woken && at_most == options.wake_backstop && engine->Poll()) {
+      late_wakes.Add();
+    }
+  }
+  sleep_->End();
+}
+
+void StackCore::RestCaller() {
+  sleep_->End();
+  Duration at_most;
+  const bool may_rest = PrepareToSleep(&at_most);
+  if (may_rest) sleeps.Add();
+  sleep_->SetTimer(may_rest ? at_most : Duration());
+}
+
 void StackCore::PollOrPause() {
   if (options.mode == StackOptions::Mode::kCallerPolls) {
     engine->Poll();
   } else {
-    std::this_thread::sleep_for(std::chrono::microseconds(100));
+    // An engine that sleeps is woken by each look.
+    const bool sleeps = options.mode == StackOptions::Mode::kSleepingThread;
+    std::this_thread::sleep_for(std::chrono::microseconds(sleeps ? 1000 : 100));
   }
 }
 
@@ -417,7 +469,10 @@ ReturnResult StackCore::ReturnToken(StreamId stream, FragToken token) {
   FragPool* pool = index < kMaxPools
                        ? pools_[index].load(std::memory_order_acquire)
                        : nullptr;
-  return pool == nullptr ? ReturnResult::kUnknown : pool->Return(token, stream);
+  if (pool == nullptr) return ReturnResult::kUnknown;
+  const ReturnResult result = pool->Return(token, stream);
+  if (options.mode == StackOptions::Mode::kSleepingThread) bell_.Ring();
+  return result;
 }
 
 void AbandonInChild(std::shared_ptr<StackCore> core) {

@@ -25,12 +25,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/bell.h"
 #include "base/clock.h"
 #include "memreg/device_memory.h"
 #include "memreg/frag_pool.h"
 #include "memreg/registered_region.h"
 #include "sockets/cancel.h"
 #include "sockets/command_ring.h"
+#include "sockets/engine_sleep.h"
 #include "sockets/poll_set.h"
 #include "sockets/stack_options.h"
 #include "sockets/stream_info.h"
@@ -88,6 +90,10 @@ class StackCore {
   }
 
   bool Poll() { return engine->Poll(); }
+  // kCallerPolls: nothing to do until event_fd() is readable.
+  void RestCaller();
+  // Of kCallerPolls.
+  int event_fd() const { return sleep_->fd(); }
 
   // Polls, or waits, until `is_done` (asked on the engine's thread) says yes:
   // kReady. Bounded by `timeout`, and by the stack's closing.
@@ -145,6 +151,9 @@ class StackCore {
   std::unique_ptr<VerbsPacketIo> io;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<PcapngWriter> capture;  // Guarded by set_up_mutex.
+  // Written by the engine's thread.
+  Counter sleeps;
+  Counter late_wakes;  // By the backstop, with work to do.
   // Held by calls that set something up, Call() included; never by the
   // engine's thread.
   std::mutex set_up_mutex;
@@ -156,6 +165,10 @@ class StackCore {
   absl::Status AwaitHostRule();
   EngineOptions MakeEngineOptions(uint32_t mtu) const;
   void Run();
+  // The engine's thread: asks to be woken and looks once more. True: there is
+  // nothing to do, for that long.
+  bool PrepareToSleep(Duration* at_most);
+  void Sleep();
 
   const uint64_t fork_generation_;
   std::atomic<bool> is_closed_{false};
@@ -163,7 +176,9 @@ class StackCore {
   std::array<std::atomic<FragPool*>, kMaxPools> pools_{};
   size_t next_pool_ = static_cast<size_t>(kFirstDevicePool);  // set_up_mutex.
   uint32_t receive_pools_ = 0;                                // The same.
+  Bell bell_;
   CommandRing commands_;
+  std::unique_ptr<EngineSleep> sleep_;  // Not with kBusyThread.
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };

@@ -23,6 +23,9 @@ struct StackOptions {
   enum class Mode : uint8_t {
     kCallerPolls,  // Stack::Poll() and the calls that wait; one thread
     kBusyThread,   // a thread of the library polls without sleeping
+    // A thread of the library polls, and sleeps when there is nothing to do.
+    // For programs that share their cores; costs a wake-up of latency.
+    kSleepingThread,
   };
 
   // A libibverbs-ABI shared object, one per process; empty: the environment's
@@ -43,6 +46,9 @@ struct StackOptions {
   std::vector<StaticNeighbor> neighbors;
 
   Mode mode = Mode::kCallerPolls;
+  // An engine that sleeps (also a caller's, on Poller::EventFd) looks again
+  // after this at the latest: completion events may be lost.
+  Duration wake_backstop = Duration::Nanoseconds(50'000'000);
   uint32_t max_connections = 1024;
   // Regions that may be bound to receive into, 1 to 62: each may come to need
   // two data queues (streams with and without timestamps), whose header memory

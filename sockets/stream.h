@@ -8,10 +8,10 @@
 // of the bound memory without a copy; they must not change until
 // PollSendCompletions() has reported their cookie.
 //
-// Threads:  with StackOptions::Mode::kBusyThread any thread may call anything,
-//           one call at a time per stream. With kCallerPolls the polling
-//           thread only. ReturnTokens() may be called from any thread, also
-//           while another call on the stream is in progress.
+// Threads:  when a thread of the library runs the engine, any thread may call
+//           anything, one call at a time per stream. With kCallerPolls the
+//           polling thread only. ReturnTokens() may be called from any thread,
+//           also while another call on the stream is in progress.
 // Lifetime: destroying a Stream is Close(). It may outlive its Stack: every
 //           call then answers FailedPrecondition (ESHUTDOWN).
 // Errors:   absl::Status with an errno (sockets/errno_map.h). After a fatal one
@@ -19,8 +19,8 @@
 //           before it can still be received.
 // Cost:     no allocation and no system call in ReceiveFrags, ReturnTokens,
 //           SendDevice, SendHost, Read and PollSendCompletions when they
-//           answer OK; in kBusyThread mode one round trip to the engine's
-//           thread, except ReturnTokens.
+//           answer OK; one round trip to the engine's thread, if it has one,
+//           except ReturnTokens. An engine that sleeps is woken: a system call.
 #ifndef SOCKETS_STREAM_H_
 #define SOCKETS_STREAM_H_
 

@@ -76,7 +76,7 @@ int ReqNotifyCq(ibv_cq* handle, int solicited_only) {
     CqArm expected = CqArm::kNo;
     head->arm.compare_exchange_strong(expected, CqArm::kError);
   } else {
-    head->arm.store(CqArm::kNext);
+    head->arm.exchange(CqArm::kNext);
   }
   CqOf(handle)->backend->OnArm();
   return 0;

@@ -1,5 +1,6 @@
 // Two devices of this process on one cable, for tests. Devices are made new
-// for every test; each test runs with the devices inline, with threads and in processes.
+// for every test; each test runs with the devices inline, with threads and in
+// processes.
 #ifndef SOFTNIC_CABLE_FIXTURE_H_
 #define SOFTNIC_CABLE_FIXTURE_H_
 

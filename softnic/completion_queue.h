@@ -67,11 +67,11 @@ class CompletionQueue {
   // True: it was armed for what has just been published.
   bool Disarm(bool had_error) {
     // Either we see that it is armed, or who armed it sees the entries when it
-    // polls once more.
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    const CqArm arm = head_->arm.load(std::memory_order_relaxed);
-    if (arm == CqArm::kNo || (arm == CqArm::kError && !had_error)) return false;
-    head_->arm.store(CqArm::kNo, std::memory_order_relaxed);
+    // polls once more: both read and write `arm`, one after the other.
+    CqArm arm = CqArm::kNo;
+    if (head_->arm.compare_exchange_strong(arm, CqArm::kNo)) return false;
+    if (arm == CqArm::kError && !had_error) return false;
+    head_->arm.store(CqArm::kNo);
     return true;
   }
 

@@ -61,10 +61,7 @@ void ShmPort::Flush() {
   published_ = tail_;
   out_->producer.tail.store(tail_, std::memory_order_release);
   // Either we see that the other end sleeps, or it sees the frames.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  std::atomic<bool>& is_asleep = out_->consumer.is_asleep;
-  if (!is_asleep.load(std::memory_order_relaxed)) return;
-  is_asleep.store(false, std::memory_order_relaxed);
+  if (!out_->sleep.is_asleep.exchange(false, std::memory_order_acq_rel)) return;
   // A socket without room for it is readable at the other end as it is.
   Tell({.kind = ShmMessage::Kind::kBell}, -1);
 }

@@ -220,15 +220,14 @@ bool ShmPort::PrepareToSleep() {
   Look();
   // Nobody rings for an end that has to knock itself.
   if (state_ != State::kUp) return link_.is_listener() && !is_connecting();
-  in_->consumer.is_asleep.store(true, std::memory_order_relaxed);
   // Either the sender sees that we sleep, or we see what it has published.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  in_->sleep.is_asleep.exchange(true, std::memory_order_acq_rel);
   const bool is_idle =
       in_->producer.tail.load(std::memory_order_acquire) == in_head_ &&
       in_->producer.messages.load(std::memory_order_acquire) ==
           messages_read_ &&
       is_all_announced_ && !peer_is_gone_;
-  if (!is_idle) in_->consumer.is_asleep.store(false, std::memory_order_relaxed);
+  if (!is_idle) in_->sleep.is_asleep.store(false, std::memory_order_relaxed);
   return is_idle;
 }
 

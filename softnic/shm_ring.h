@@ -53,11 +53,15 @@ struct ShmDirection {
   };
   struct alignas(64) Consumer {
     std::atomic<uint32_t> head{0};
-    // It sleeps until a kBell comes; the sender clears it and rings.
+  };
+  // The consumer sleeps until a kBell comes; the producer, who takes it back,
+  // rings. Its line is the producer's as long as nobody sleeps.
+  struct alignas(64) Sleep {
     std::atomic<bool> is_asleep{false};
   };
   Producer producer;
   Consumer consumer;
+  Sleep sleep;
   ShmDescriptor descriptors[kDepth];
   alignas(64) std::byte staging[kStagingBytes];
 };

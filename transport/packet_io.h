@@ -152,6 +152,14 @@ class PacketIo {
   // Regions that were revoked since the last call; see RegionEvent. A send
   // names all that it gathered from, of which one is to blame.
   virtual size_t PollRegions(std::span<RegionEvent> /*out*/) { return 0; }
+  // -- sleeping --------------------------------------------------------------
+  // Readable after ArmEvents(), once anything came; -1: cannot be slept on.
+  virtual int event_fd() const { return -1; }
+  // Asks for an event at the next completion, and forgets those that were
+  // raised. What completed before raises none: look once more before sleeping.
+  // 0 or an errno. A few system calls.
+  virtual int ArmEvents() { return 0; }
+
   // Not 0: an errno. The device is gone, or its control queue or send queue
   // could not be remade: no stream of this PacketIo will move again.
   virtual int fatal_error() const { return 0; }

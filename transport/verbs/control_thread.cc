@@ -171,16 +171,27 @@ bool ControlThread::TakeQueueAnswer(QueueAnswer* answer) {
 
 // Either thread.
 void ControlThread::Reply(const RuleEvent& answer) {
-  const std::lock_guard lock(mutex_);
-  if (!rule_answers_.Push(answer)) counters_.answers_dropped.Add();
-  rule_answers_waiting_.store(rule_answers_.size(), std::memory_order_release);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!rule_answers_.Push(answer)) counters_.answers_dropped.Add();
+    rule_answers_waiting_.store(rule_answers_.size(),
+                                std::memory_order_release);
+  }
+  RingBell();
 }
 
 void ControlThread::Reply(const QueueAnswer& answer) {
-  const std::lock_guard lock(mutex_);
-  if (!queue_answers_.Push(answer)) counters_.answers_dropped.Add();
-  queue_answers_waiting_.store(queue_answers_.size(),
-                               std::memory_order_release);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!queue_answers_.Push(answer)) counters_.answers_dropped.Add();
+    queue_answers_waiting_.store(queue_answers_.size(),
+                                 std::memory_order_release);
+  }
+  RingBell();
+}
+
+void ControlThread::RingBell() {
+  if (options_.bell != nullptr) options_.bell->Ring();
 }
 
 // -- control thread -----------------------------------------------------------
@@ -351,6 +362,7 @@ void ControlThread::ReadAsyncEvents() {
       case IBV_EVENT_DEVICE_FATAL:
       case IBV_EVENT_CQ_ERR:
         device_error_.store(EIO, std::memory_order_relaxed);
+        RingBell();
         break;
       default:
         break;  // Counted. A port that goes down loses frames; TCP waits.

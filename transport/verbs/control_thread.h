@@ -34,6 +34,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "base/bell.h"
 #include "base/counter.h"
 #include "base/ring.h"
 #include "transport/packet_io.h"
@@ -53,6 +54,8 @@ class ControlThread {
   struct Options {
     MacAddress mac{};  // Of the frames that rules are to match.
     uint32_t max_rules = 16384;
+    // Rung for every answer; null: nobody sleeps. Borrowed.
+    Bell* bell = nullptr;
   };
 
   struct QueueAnswer {
@@ -150,6 +153,7 @@ class ControlThread {
   bool TakeQueueAnswer(QueueAnswer* answer);
   void Reply(const RuleEvent& answer);
   void Reply(const QueueAnswer& answer);
+  void RingBell();
 
   void Run();
   void FetchRequests();

@@ -21,6 +21,9 @@ struct VerbsDelete {
   void operator()(ibv_pd* p) const {
     Done(verbs().dealloc_pd(p), "ibv_dealloc_pd");
   }
+  void operator()(ibv_comp_channel* p) const {
+    Done(verbs().destroy_comp_channel(p), "ibv_destroy_comp_channel");
+  }
   void operator()(ibv_cq* p) const {
     Done(verbs().destroy_cq(p), "ibv_destroy_cq");
   }
@@ -39,6 +42,7 @@ struct VerbsDelete {
 
 using UniqueContext = std::unique_ptr<ibv_context, VerbsDelete>;
 using UniquePd = std::unique_ptr<ibv_pd, VerbsDelete>;
+using UniqueChannel = std::unique_ptr<ibv_comp_channel, VerbsDelete>;
 using UniqueCq = std::unique_ptr<ibv_cq, VerbsDelete>;
 using UniqueQp = std::unique_ptr<ibv_qp, VerbsDelete>;
 using UniqueFlow = std::unique_ptr<ibv_flow, VerbsDelete>;

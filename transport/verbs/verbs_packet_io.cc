@@ -119,6 +119,16 @@ size_t VerbsPacketIo::PollRegions(std::span<RegionEvent> out) {
   return count;
 }
 
+int VerbsPacketIo::ArmEvents() {
+  ibv_cq* cq = nullptr;
+  void* context = nullptr;
+  while (verbs().get_cq_event(channel_.get(), &cq, &context) == 0) {
+    verbs().ack_cq_events(cq, 1);
+  }
+  if (int e = VerbsTable::ReqNotifyCq(rx_cq_.get())) return e;
+  return VerbsTable::ReqNotifyCq(tx_cq_.get());
+}
+
 // -- errors -------------------------------------------------------------------
 
 void VerbsPacketIo::OnReceiveError(const ibv_wc& wc) {

@@ -29,6 +29,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/bell.h"
 #include "base/counter.h"
 #include "memreg/frag_pool.h"
 #include "memreg/registered_region.h"
@@ -55,6 +56,9 @@ class VerbsPacketIo final : public PacketIo {
     // The NIC reports checksum-ok for IPv6, too: true of softnic's profile
     // `full`, of no mlx5.
     bool rx_checksum_ipv6 = false;
+    // Of an engine that sleeps: event_fd() is there, and the bell is rung when
+    // the control thread has an answer. Borrowed.
+    Bell* bell = nullptr;
   };
 
   struct alignas(kCacheLine) Counters {
@@ -118,6 +122,10 @@ class VerbsPacketIo final : public PacketIo {
   void RemoveRule(RuleId rule) override;
   size_t PollRules(std::span<RuleEvent> out) override;
   size_t PollRegions(std::span<RegionEvent> out) override;
+  int event_fd() const override {
+    return channel_ == nullptr ? -1 : channel_->fd;
+  }
+  int ArmEvents() override;
   int fatal_error() const override {
     return fatal_error_ != 0 ? fatal_error_ : control_->device_error();
   }
@@ -157,6 +165,7 @@ class VerbsPacketIo final : public PacketIo {
   absl::Status CheckMtu() const;
   absl::Status SetUpMemory();
   absl::Status SetUpQueues(const SlotMemory& control);
+  absl::Status SetUpCompletions(uint32_t rx_cqes, uint32_t send_wrs);
   uint32_t SplitOf(HeaderShape shape) const;
   RawQpOptions ReceiveQp(const RxRing& ring) const;
   RawQpOptions SendQp(uint32_t depth) const;
@@ -188,6 +197,7 @@ class VerbsPacketIo final : public PacketIo {
   Counters counters_;
   absl::flat_hash_map<PoolId, SlotMemory> pools_;
 
+  UniqueChannel channel_;  // Null: nobody sleeps.
   UniqueCq rx_cq_;
   UniqueCq tx_cq_;
   std::optional<HostArena> headers_;  // Of the send ring, then of data rings.

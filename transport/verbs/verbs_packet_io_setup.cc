@@ -1,5 +1,6 @@
 // The slow half of VerbsPacketIo: opening, pools, data queues.
 #include <errno.h>
+#include <fcntl.h>
 
 #include <algorithm>
 #include <bit>
@@ -122,6 +123,28 @@ absl::Status VerbsPacketIo::SetUpMemory() {
   return absl::OkStatus();
 }
 
+absl::Status VerbsPacketIo::SetUpCompletions(uint32_t rx_cqes,
+                                             uint32_t send_wrs) {
+  ibv_context* const context = device_.context();
+  if (options_.bell != nullptr) {
+    channel_.reset(verbs().create_comp_channel(context));
+    if (channel_ == nullptr || fcntl(channel_->fd, F_SETFL, O_NONBLOCK) != 0) {
+      return absl::ResourceExhaustedError(
+          absl::StrFormat("%s: ibv_create_comp_channel: %s. Without one the "
+                          "engine cannot sleep: use a mode that polls",
+                          device_.name(), VerbsErrorText(errno)));
+    }
+  }
+  rx_cq_.reset(verbs().create_cq(context, static_cast<int>(rx_cqes), nullptr,
+                                 channel_.get(), 0));
+  tx_cq_.reset(verbs().create_cq(context, static_cast<int>(send_wrs), nullptr,
+                                 channel_.get(), 0));
+  if (rx_cq_ != nullptr && tx_cq_ != nullptr) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("%s: ibv_create_cq of %u entries: %s", device_.name(),
+                      rx_cqes, VerbsErrorText(errno)));
+}
+
 absl::Status VerbsPacketIo::SetUpQueues(const SlotMemory& control) {
   const uint32_t control_wrs =
       RingDepth(options_.control_ring_wrs, *control.pool);
@@ -134,19 +157,11 @@ absl::Status VerbsPacketIo::SetUpQueues(const SlotMemory& control) {
         "device has at most %u. Ask for shorter rings or fewer data queues",
         device_.name(), rx_cqes, device_.max_cqe()));
   }
-  ibv_context* const context = device_.context();
-  rx_cq_.reset(verbs().create_cq(context, static_cast<int>(rx_cqes), nullptr,
-                                 nullptr, 0));
-  tx_cq_.reset(verbs().create_cq(context, static_cast<int>(send_wrs), nullptr,
-                                 nullptr, 0));
-  if (rx_cq_ == nullptr || tx_cq_ == nullptr) {
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("%s: ibv_create_cq of %u entries: %s", device_.name(),
-                        rx_cqes, VerbsErrorText(errno)));
-  }
+  if (absl::Status s = SetUpCompletions(rx_cqes, send_wrs); !s.ok()) return s;
   control_ = std::make_unique<ControlThread>(
       device_, ControlThread::Options{.mac = limits_.mac,
-                                      .max_rules = options_.max_rules});
+                                      .max_rules = options_.max_rules,
+                                      .bell = options_.bell});
   auto queue = std::make_unique<ReceiveQueue>(RxRing::Options{
       .id = kControlQueue, .depth = control_wrs, .slots = control});
   queues_.reserve(options_.max_data_queues + 1);

@@ -1,0 +1,190 @@
+// Engines that sleep: in a thread of the library, and in an event loop of the
+// caller's that sleeps on a poller's descriptor.
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "gtest/gtest.h"
+#include "sockets/two_stacks.h"
+
+namespace devwire {
+namespace {
+
+using Mode = StackOptions::Mode;
+
+TwoStacks::Options Sleeping(Mode mode, const std::string& faults = "") {
+  TwoStacks::Options options;
+  options.nic = ",mode=thread" + faults;
+  options.stack.mode = mode;
+  return options;
+}
+
+uint64_t EventCount(TwoStacks::Side& side, const std::string& name) {
+  const auto counters = side.stack->Counters();
+  EXPECT_TRUE(counters.ok()) << counters.status();
+  for (const auto& event : counters->events) {
+    if (event.name == name) return event.value;
+  }
+  return 0;
+}
+
+// An event loop as applications have one: it never calls the stack unless its
+// descriptor says so.
+class ForeignLoop {
+ public:
+  ForeignLoop() : epoll_(epoll_create1(EPOLL_CLOEXEC)) {}
+  ~ForeignLoop() { close(epoll_); }
+
+  void Add(TwoStacks::Side& side, Stream& stream) {
+    auto poller = side.stack->NewPoller();
+    ASSERT_TRUE(poller.ok()) << poller.status();
+    const Readiness all = kReadable | kWritable | kSendCompleted;
+    ASSERT_TRUE((*poller)->Add(stream, all, Trigger::kEdge, 0).ok());
+    const auto fd = (*poller)->EventFd();
+    ASSERT_TRUE(fd.ok()) << fd.status();
+    epoll_event event = {};
+    event.events = EPOLLIN;
+    event.data.u64 = pollers_.size();
+    ASSERT_EQ(epoll_ctl(epoll_, EPOLL_CTL_ADD, *fd, &event), 0);
+    pollers_.push_back(*std::move(poller));
+  }
+  // Sleeps until some stack wants to be called, and calls it. False: nobody
+  // did in ten seconds.
+  bool Turn() {
+    epoll_event events[8];
+    const int count = epoll_wait(epoll_, events, 8, 10'000);
+    for (int i = 0; i < count; ++i) {
+      Poller::Ready ready[4];
+      EXPECT_TRUE(pollers_[events[i].data.u64]->Wait(ready, Duration()).ok());
+    }
+    return count > 0;
+  }
+
+ private:
+  const int epoll_;
+  std::vector<std::unique_ptr<Poller>> pollers_;
+};
+
+class SleepTest : public testing::TestWithParam<Mode> {};
+
+std::string NameOf(const testing::TestParamInfo<Mode>& info) {
+  return info.param == Mode::kCallerPolls      ? "CallerPolls"
+         : info.param == Mode::kSleepingThread ? "SleepingThread"
+                                               : "BusyThread";
+}
+INSTANTIATE_TEST_SUITE_P(Modes, SleepTest,
+                         testing::Values(Mode::kCallerPolls, Mode::kBusyThread,
+                                         Mode::kSleepingThread),
+                         NameOf);
+
+// All bytes arrive, though nobody calls either stack unless told to.
+TEST_P(SleepTest, AForeignLoopIsToldOfEverything) {
+  TwoStacks net(Sleeping(GetParam()));
+  TwoStacks::Pair pair = net.Connect();
+  PatternSender sender(*pair.client, net.client(),
+                       {.bytes = 8u << 20, .offset = 2 << 20});
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  ForeignLoop loop;
+  loop.Add(net.client(), *pair.client);
+  loop.Add(net.server(), *pair.server);
+  bool sent = false;
+  bool received = false;
+  while (!sent || !received) {
+    ASSERT_TRUE(loop.Turn()) << receiver.bytes() << " bytes received";
+    sent = sender.Step();
+    received = receiver.Step();
+  }
+  EXPECT_EQ(receiver.bytes(), 8u << 20);
+  EXPECT_FALSE(receiver.first_wrong().has_value());
+  if (GetParam() != Mode::kBusyThread) {
+    EXPECT_GT(EventCount(net.client(), "sleeps"), 0u);
+    EXPECT_GT(EventCount(net.server(), "sleeps"), 0u);
+  }
+}
+
+// One byte there and back, many times; both engines sleep in between.
+void PingPong(TwoStacks& net, int rounds) {
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  for (int i = 0; i < rounds; ++i) {
+    for (auto [from, to] : {std::pair(&pair.client, &pair.server),
+                            std::pair(&pair.server, &pair.client)}) {
+      std::byte byte{static_cast<uint8_t>(i)};
+      ASSERT_EQ(*(*from)->SendHost({&byte, 1}), 1u);
+      std::byte got{};
+      ASSERT_TRUE(net.Until([&, to = to] {
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+        return (*to)->Read({&got, 1})->bytes == 1;
+      })) << i;
+      ASSERT_EQ(got, byte);
+    }
+  }
+}
+
+TEST(SleepingThread, ManyShortSleeps) {
+  TwoStacks net(Sleeping(Mode::kSleepingThread));
+  PingPong(net, 200);
+  EXPECT_GT(EventCount(net.client(), "sleeps"), 0u);
+}
+
+// The NIC forgets to wake us: the backstop does, and nothing is lost.
+TEST(SleepingThread, LostEvents) {
+  TwoStacks::Options options = Sleeping(Mode::kSleepingThread, ",lost_event=1");
+  options.stack.wake_backstop = 2_ms;
+  TwoStacks net(options);
+  PingPong(net, 50);
+  EXPECT_GT(EventCount(net.client(), "late wake-ups") +
+                EventCount(net.server(), "late wake-ups"),
+            0u);
+}
+
+// Idle streams wake nobody: the stacks by their backstops alone, and their
+// devices not at all.
+TEST(SleepingThread, IdleStreamsLetItSleep) {
+  TwoStacks net(Sleeping(Mode::kSleepingThread));
+  std::vector<TwoStacks::Pair> pairs;
+  for (int i = 0; i < 100; ++i) {
+    pairs.push_back(net.Connect(std::nullopt, std::nullopt));
+  }
+  const auto use = [] {
+    rusage all = {};
+    getrusage(RUSAGE_SELF, &all);
+    return all;
+  };
+  const auto sleeps = [&] {
+    return EventCount(net.client(), "sleeps") +
+           EventCount(net.server(), "sleeps");
+  };
+  const auto cpu_us = [](const rusage& u) {
+    return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1'000'000 +
+           u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+  };
+  const MonotonicClock clock;
+  const int64_t backstop_us = StackOptions().wake_backstop.nanoseconds() / 1000;
+  // Timers of the handshakes run out for nothing, one by one.
+  bool is_quiet = false;
+  for (int i = 0; i < 40 && !is_quiet; ++i) {
+    const Instant start = clock.Now();
+    const uint64_t sleeps_before = sleeps();
+    const rusage before = use();
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    const rusage after = use();
+    const auto slept = static_cast<long>(sleeps() - sleeps_before);
+    const int64_t elapsed_us = (clock.Now() - start).nanoseconds() / 1000;
+    // Also this thread's own sleep, and locks that somebody had to wait for.
+    is_quiet = slept <= 2 * elapsed_us / backstop_us + 4 &&
+               after.ru_nvcsw - before.ru_nvcsw <= slept + 10;
+    RecordProperty("idle_cpu_ppm_of_a_core",
+                   absl::StrCat((cpu_us(after) - cpu_us(before)) * 1'000'000 /
+                                elapsed_us));
+  }
+  EXPECT_TRUE(is_quiet);
+}
+
+}  // namespace
+}  // namespace devwire
