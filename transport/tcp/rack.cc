@@ -49,6 +49,10 @@ void Rack::UpdateReorderingWindow(const Round& round) {
     dsack_round_ = round.snd_nxt;
     if (reo_wnd_mult_ < UINT8_MAX) ++reo_wnd_mult_;
     reo_wnd_persist_ = kReoWndPersist;
+    // Overtaken and sent again at once, it never came as step 3 has to see it;
+    // without a window every later one would fare the same. In a recovery it
+    // may have been the timeout that was wrong.
+    if (!round.is_in_recovery) reordering_seen_ = true;
   }
   if (!reordering_seen_ &&
       (round.is_in_recovery || round.segs_sacked >= kDupThresh)) {

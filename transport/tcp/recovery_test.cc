@@ -226,6 +226,24 @@ TEST(Rack, NoWindowForDupThreshOrInRecoveryUnlessReorderingWasSeen) {
   EXPECT_EQ(rack.reo_wnd(), Duration());
 }
 
+// What was sent again for nothing had been overtaken; in a recovery it may have
+// been a timeout's.
+TEST(Rack, ADsackOutsideOfARecoveryIsReordering) {
+  Rack rack(SeqNum(0));
+  Rack::Arrival ack{.now = kStart + 100_ms};
+  rack.OnDelivered(Sent(1000, 0_ms), &ack);
+  Rack::Round round = RoundOf(100_ms, 300_ms);
+  round.segs_sacked = 3;
+  round.has_dsack = round.is_in_recovery = true;
+  rack.UpdateReorderingWindow(round);
+  EXPECT_EQ(rack.reo_wnd(), Duration());
+  round.snd_una = round.snd_nxt;  // The next round.
+  round.is_in_recovery = false;
+  rack.UpdateReorderingWindow(round);
+  EXPECT_TRUE(rack.reordering_seen());
+  EXPECT_EQ(rack.reo_wnd(), 75_ms);
+}
+
 // Step 2: an ACK that may be the first transmission's tells nothing.
 TEST(Rack, AmbiguousRetransmissionsAreIgnored) {
   Rack rack(SeqNum(0));
