@@ -70,6 +70,9 @@ EngineHost::EngineHost(const Options& options, const Clock& clock, SimLink& out,
                                           options.can_read_option_tails)),
       io_(std::make_unique<SimPacketIo>(options.nic, clock, out, in)) {
   for (uint32_t i = 0; i < kSendSlots; ++i) free_sends_.push_back(i);
+  is_sending_.resize(kSendSlots);
+  io_->set_gather_observer(
+      [this](uint64_t addr, uint32_t) { CheckGather(addr); });
   io_->AddPool(host_pool_, host_memory_, /*is_control=*/true);
   io_->AddPool(device_pool_, device_memory_, /*is_control=*/false);
   io_->RegisterSendMemory(kSendIova, kSendKey, send_memory_);
@@ -110,6 +113,14 @@ void EngineHost::Fail(const std::string& what) {
   }
 }
 
+// A piece lies in one slot.
+void EngineHost::CheckGather(uint64_t addr) {
+  if (addr < kSendIova || addr >= kSendIova + send_memory_.size()) return;
+  if (!is_sending_[(addr - kSendIova) / kSendSlotBytes]) {
+    Fail("a send is gathered from memory that was given back");
+  }
+}
+
 void EngineHost::Listen(Port port) {
   const auto result = engine_->Listen(options_.ip, port, kFirstDevicePool, 64);
   CHECK(result.error == OpenError::kNone);
@@ -129,6 +140,9 @@ void EngineHost::Adopt(StreamId id) {
   const auto name =
       static_cast<uint64_t>(is_client ? tuple.local.port : tuple.remote.port);
   AppStream app;
+  if (adopted_ == 0 && options_.abort_after) {
+    app.abort_at = clock_.Now() + *options_.abort_after;
+  }
   app.is_hoarder = adopted_++ < options_.hoarders;
   app.write_stream = name * 2 + (is_client ? 0 : 1);
   app.read_stream = name * 2 + (is_client ? 1 : 0);
@@ -195,14 +209,20 @@ bool EngineHost::RunStream(StreamId id, AppStream* app) {
     streams_.erase(id);
     return true;
   }
-  if (s->error != TcpError::kNone) {
+  const bool has_failed = s->error != TcpError::kNone;
+  if (has_failed && !options_.expects_aborts) {
     Fail(absl::StrCat("stream ended: ", TcpErrorName(s->error)));
   }
   bool worked = ReadStream(*s, app);
-  worked |= WriteStream(*s, app);
+  if (app->abort_at <= clock_.Now() && !has_failed) {
+    app->abort_at = Instant::Never();
+    engine_->Abort(*s, TcpError::kAborted);
+    return true;
+  }
+  if (!has_failed) worked |= WriteStream(*s, app);
   worked |= CompleteSends(*s, app);
-  const bool is_over =
-      app->at_end && app->is_write_closed && app->sends_out == 0;
+  const bool is_over = (has_failed || (app->at_end && app->is_write_closed)) &&
+                       app->sends_out == 0;
   if (is_over) {
     engine_->Close(*s, /*keep_frags=*/true);
     streams_.erase(id);
@@ -270,6 +290,7 @@ bool EngineHost::WriteStream(EngineStream& s, AppStream* app) {
     return false;
   }
   free_sends_.pop_back();
+  is_sending_[slot] = true;
   app->written += bytes;
   ++app->sends_out;
   return true;
@@ -279,13 +300,19 @@ bool EngineHost::CompleteSends(EngineStream& s, AppStream* app) {
   SendCompletion done[8];
   const size_t count = engine_->PollSendCompletions(s, done);
   for (size_t i = 0; i < count; ++i) {
-    if (!done[i].delivered) Fail("a send was not delivered");
+    // A reset in LAST-ACK is no error of the stream's; the send has failed.
+    const bool may_fail =
+        options_.expects_aborts && s.connection.state() == State::kClosed;
+    if (!done[i].delivered && !may_fail) {
+      Fail("a send was not delivered");
+    }
     const auto slot = static_cast<uint32_t>(done[i].cookie);
     const auto bytes =
         std::span(send_memory_)
             .subspan(uint64_t{slot} * kSendSlotBytes, kSendSlotBytes);
     std::fill(bytes.begin(), bytes.end(), kPoison);
     free_sends_.push_back(slot);
+    is_sending_[slot] = false;
     --app->sends_out;
   }
   return count > 0;
@@ -323,12 +350,14 @@ Instant EngineHost::NextEvent() const {
     next = Instant::Never();
   }
   next = std::min(next, io_->NextEvent());
+  for (const auto& [id, app] : streams_) next = std::min(next, app.abort_at);
   if (!tokens_.empty()) next = std::min(next, tokens_.top().due);
   return next;
 }
 
 bool EngineHost::is_done(size_t streams) const {
-  return finished_ == streams && streams_.empty() && tokens_.empty() &&
+  const bool is_complete = options_.expects_aborts || finished_ == streams;
+  return is_complete && streams_.empty() && tokens_.empty() &&
          engine_->is_idle() && device_pool_.owners().application == 0 &&
          device_pool_.owners().reassembly == 0 &&
          linear_pool_.free_slots() == linear_pool_.slot_count() &&

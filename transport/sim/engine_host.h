@@ -3,7 +3,8 @@
 //
 // The application checks every byte it reads by its position, returns tokens
 // late, fills send memory just before a send and poisons it as soon as the send
-// completes: what is gathered too late shows at the other end.
+// completes. Nothing may be gathered from such memory, whether its bytes were
+// delivered or their stream aborted.
 //
 // Threads:  one. Tests only: it allocates.
 #ifndef TRANSPORT_SIM_ENGINE_HOST_H_
@@ -41,6 +42,10 @@ class EngineHost {
     Duration token_delay;  // At most.
     // The first so many streams keep their tokens until Relent().
     size_t hoarders = 0;
+    // The first stream is aborted so long after its opening.
+    std::optional<Duration> abort_after;
+    // Streams may end with an error: one end or the other aborts.
+    bool expects_aborts = false;
     bool sums_tcp = false;  // For tcp_sums().
     uint64_t seed = 1;
   };
@@ -70,7 +75,8 @@ class EngineHost {
   // The most slots of the device pool that applications had at a time.
   uint32_t max_application_slots() const { return max_application_slots_; }
 
-  // The handles are closed, nothing of any stream is left, slots are free.
+  // The handles of so many streams (of all there are, where some are aborted)
+  // are closed, nothing of any stream is left, slots are free.
   bool is_done(size_t streams) const;
   const std::string& failure() const { return failure_; }
   std::string ToString() const;
@@ -96,6 +102,7 @@ class EngineHost {
     uint64_t written = 0;
     uint64_t read = 0;
     uint32_t sends_out = 0;
+    Instant abort_at = Instant::Never();
     bool is_hoarder = false;
     bool is_write_closed = false;
     bool at_end = false;
@@ -114,6 +121,7 @@ class EngineHost {
   bool CompleteSends(EngineStream& s, AppStream* app);
   ReturnResult Return(const Token& token);
   bool ReturnTokens();
+  void CheckGather(uint64_t addr);
   static void CheckPool(const FragPool& pool, FragPool::Owners* last);
   void Fail(const std::string& what);
 
@@ -126,6 +134,7 @@ class EngineHost {
   std::vector<std::byte> send_memory_;   // The application's, "device".
   std::vector<std::byte> host_buffers_;  // The engine's own.
   std::vector<uint32_t> free_sends_;
+  std::vector<bool> is_sending_;  // By slot of send_memory_.
   FragPool host_pool_;
   FragPool linear_pool_;
   FragPool device_pool_;

@@ -30,6 +30,8 @@ EngineHost::Options HostOptions(const EngineSimSetup& s, bool is_client) {
   o.hoarders = is_client ? 0 : s.hoarders;
   o.sums_tcp = s.counts_sack;
   o.can_read_option_tails = s.can_read_option_tails;
+  o.abort_after = is_client ? s.client_aborts_after : s.server_aborts_after;
+  o.expects_aborts = s.client_aborts_after || s.server_aborts_after;
   o.seed = s.seed * 2 + is_client;
   return o;
 }
@@ -86,7 +88,7 @@ EngineSimResult RunEngineSim(const EngineSimSetup& setup) {
   RunClock clock;
   const Instant start = clock.Now();
   SimLink up(setup.faults, setup.seed ^ 0xaaaa);
-  SimLink down(setup.faults, setup.seed ^ 0x5555);
+  SimLink down(setup.faults_down.value_or(setup.faults), setup.seed ^ 0x5555);
   CaptureLink(up, PcapngWriter::Direction::kOut, setup.capture);
   CaptureLink(down, PcapngWriter::Direction::kIn, setup.capture);
   EngineSimResult result;

@@ -16,7 +16,8 @@ namespace devwire {
 
 struct EngineSimSetup {
   uint64_t seed = 1;
-  LinkFaults faults;  // Both ways.
+  LinkFaults faults;                      // Both ways, unless
+  std::optional<LinkFaults> faults_down;  // is the way to the client.
   size_t streams = 4;
   uint64_t client_bytes = 60'000;  // Per stream.
   uint64_t server_bytes = 60'000;
@@ -34,6 +35,9 @@ struct EngineSimSetup {
   // So many streams at the server never return a token, until all the others
   // are done.
   size_t hoarders = 0;
+  // One end aborts its first stream then. Not beside hoarders.
+  std::optional<Duration> client_aborts_after;
+  std::optional<Duration> server_aborts_after;
   // Counts SACK blocks on the wire, and what the engines did with them.
   bool counts_sack = false;
   // Before the wire, client to server; it cannot merge.

@@ -120,6 +120,19 @@ void LimitByBoxes(TcpSimSetup* t) {
   t->server.bytes_to_write = std::min(t->server.bytes_to_write, kMost);
 }
 
+// How either end controls congestion, and what it probes with. From numbers of
+// their own: what the rest of the scenario is does not change by it.
+void DrawManners(Prng& prng, Connection::Options* o) {
+  constexpr const char* kNames[] = {"cubic", "cubic", "newreno", "dctcp"};
+  o->congestion = FindCongestion(kNames[prng.Below(4)]);
+  if (prng.Chance(0.3)) o->ecn = EcnMode::kOn;
+  o->use_pacing = prng.Chance(0.3);
+  if (prng.Chance(0.2)) {
+    o->keepalive = KeepAlive::Options{
+        .idle = LogDuration(prng, 100_ms, 10_s), .interval = 1_s, .probes = 9};
+  }
+}
+
 // What ends connections before their time.
 void DrawEndings(Prng& prng, TcpScenario* s) {
   TcpSimSetup& t = s->setup;
@@ -197,6 +210,13 @@ TcpScenario DrawTcpScenario(uint64_t seed) {
     t.attack_gap = LogDuration(prng, 20_us, 20_ms);
     s.name += " attacked";
   }
+  Prng more(seed ^ 0xc0ffee);
+  DrawManners(more, &t.connection);
+  DrawManners(more, &*t.server_connection);
+  if (more.Chance(0.3)) t.faults.mark_threshold_frames = 3;
+  if (t.faults_down && more.Chance(0.3)) {
+    t.faults_down->mark_threshold_frames = 3;
+  }
   return s;
 }
 
@@ -260,6 +280,17 @@ EngineSimSetup DrawEngineScenario(uint64_t seed) {
   s.can_read_option_tails = prng.Chance(0.7);
   s.max_send = prng.Chance(0.2) ? 40 : 20'000;
   if (s.max_send == 40) s.client_bytes %= 4'000, s.server_bytes %= 4'000;
+  if (prng.Chance(0.3)) s.faults_down = DrawFaults(prng);
+  if (prng.Chance(0.2)) {
+    (prng.Chance(0.5) ? s.client_aborts_after : s.server_aborts_after) =
+        LogDuration(prng, 100_us, 1_s);
+  } else if (prng.Chance(0.2)) {
+    s.hoarders = prng.Below(s.streams);
+  }
+  if (prng.Chance(0.2)) {
+    s.box_up = DrawBox(prng);
+    s.box_up->merge = 0;  // It stands where it cannot wait for another.
+  }
   return s;
 }
 

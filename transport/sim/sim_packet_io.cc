@@ -141,6 +141,7 @@ void SimPacketIo::Gather(const Send& send, SimFrame* payload) const {
       }
     }
     CHECK(found != nullptr) << "send from unregistered memory";
+    if (gather_observer_) gather_observer_(piece.addr, piece.length);
     const auto bytes =
         found->memory.subspan(piece.addr - found->iova, piece.length);
     payload->insert(payload->end(), bytes.begin(), bytes.end());

@@ -18,9 +18,11 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -64,6 +66,11 @@ class SimPacketIo final : public PacketIo {
   // Memory that sends may be gathered from. The iova is the test's choice.
   void RegisterSendMemory(uint64_t iova, uint32_t lkey,
                           std::span<std::byte> memory);
+  // Hears of each piece that a send is gathered from, at that moment.
+  using GatherObserver = std::function<void(uint64_t addr, uint32_t length)>;
+  void set_gather_observer(GatherObserver observer) {
+    gather_observer_ = std::move(observer);
+  }
   // A pool that queues may post slots of; memory holds all of them. The one
   // with `is_control` feeds the control queue; exactly one has it.
   void AddPool(FragPool& pool, std::span<std::byte> memory, bool is_control);
@@ -157,6 +164,7 @@ class SimPacketIo final : public PacketIo {
 
   std::vector<std::byte> tx_headers_;  // tx_depth of them.
   std::deque<Send> sends_;
+  GatherObserver gather_observer_;
   uint64_t tx_posted_ = 0;
   uint64_t tx_completed_ = 0;
   Stats stats_;
