@@ -32,6 +32,17 @@ TEST(OpenTrace, PlainPeerGetsPlainSegments) {
   EXPECT_EQ(t.connection().stats().rcv_wind_shift, 0);
 }
 
+// A peer that announces next to nothing would have us send headers alone.
+TEST(OpenTrace, ATinyMssIsNotTakenAtItsWord) {
+  for (const char* mss : {"0", "1", "47"}) {
+    Trace t({.mss = 1460});
+    t.OpenActive().Out("S 0:0(0)");
+    t.In(std::string("S. 0:0(0) ack 1 <mss ") + mss + ">");
+    t.Out(".  1:1(0) ack 1");
+    EXPECT_EQ(t.connection().stats().smss, 48u);  // Linux's tcp_min_snd_mss.
+  }
+}
+
 TEST(OpenTrace, Ipv6sDefaultMss) {  // MUST-15.
   Trace::Setup setup{.mss = 1440};
   setup.options.default_mss = 1220;

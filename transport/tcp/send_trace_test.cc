@@ -389,6 +389,18 @@ TEST(TimeoutTrace, KarnWithoutTimestamps) {
   EXPECT_LE(t.connection().stats().rto, rto);
 }
 
+// An ACK of two segments, of which one was sent twice, may be that one's.
+TEST(TimeoutTrace, KarnForAnAckOfSeveral) {
+  Trace t = Trace::Established();
+  t.Send(2000).Out(Full(0), "P. 1001:2001(1000) ack 1");
+  const Duration rto = t.connection().stats().rto;
+  const Duration srtt = t.connection().stats().srtt;
+  t.OutAt(rto, Full(0));
+  t.At(rto + 10_ms).In(AckTo(2));
+  EXPECT_EQ(t.connection().stats().srtt, srtt);
+  EXPECT_EQ(t.connection().stats().rto, 2 * rto);
+}
+
 TEST(TimeoutTrace, TimestampsTellWhichCopyWasAcknowledged) {
   Trace t = Trace::Established({.timestamps = true});
   t.Send(500).Out("P. 1:501(500) ack 1");
