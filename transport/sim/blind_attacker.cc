@@ -35,6 +35,12 @@ SeqNum BlindAttacker::GuessAck(const Connection& victim) {
   return high + 1 + std::min(beside, UINT32_MAX - taken - 1);
 }
 
+void BlindAttacker::Count(Kind kind, SeqNum seq, const Connection& victim) {
+  const SeqLen ahead = seq - victim.tcb().rcv_nxt;
+  const bool is_in = ahead < std::max(victim.stats().rcv_wnd, 1u);
+  ++(is_in ? tally_.in_window : tally_.outside)[static_cast<size_t>(kind)];
+}
+
 SimFrame BlindAttacker::Guess(const Connection& victim,
                               const FourTuple& tuple) {
   ++guesses_;
@@ -42,6 +48,7 @@ SimFrame BlindAttacker::Guess(const Connection& victim,
   header.seq = GuessSeq(victim);
   header.wnd = static_cast<uint16_t>(prng_.Next32());
   uint32_t payload_bytes = 0;
+  Kind kind = Kind::kReset;
   switch (prng_.Below(6)) {
     case 0:
       header.flags = kRst;
@@ -50,16 +57,20 @@ SimFrame BlindAttacker::Guess(const Connection& victim,
       header.flags = kRst | kAck;
       break;
     case 2:
+      kind = Kind::kSyn;
       header.flags = kSyn;
       header.options.mss = uint16_t{1460};
       break;
     case 3:
+      kind = Kind::kSyn;
       header.flags = kSyn | kAck;
       break;
     case 4:
+      kind = Kind::kAck;
       header.flags = kAck;
       break;
     default:
+      kind = Kind::kText;
       header.flags = kAck | kPsh | (prng_.Chance(0.3) ? kFin : 0);
       payload_bytes = static_cast<uint32_t>(1 + prng_.Below(1400));
       break;
@@ -68,6 +79,7 @@ SimFrame BlindAttacker::Guess(const Connection& victim,
   if ((header.flags & kRst) != 0 && header.seq == victim.tcb().rcv_nxt) {
     header.seq += 1;
   }
+  Count(kind, header.seq, victim);
   if (prng_.Chance(0.5)) {
     header.options.timestamps = {prng_.Next32(), prng_.Next32()};
   }

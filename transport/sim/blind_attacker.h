@@ -10,6 +10,7 @@
 #ifndef TRANSPORT_SIM_BLIND_ATTACKER_H_
 #define TRANSPORT_SIM_BLIND_ATTACKER_H_
 
+#include <array>
 #include <cstdint>
 
 #include "base/prng.h"
@@ -28,12 +29,22 @@ class BlindAttacker {
   SimFrame Guess(const Connection& victim, const FourTuple& tuple);
   uint64_t guesses() const { return guesses_; }
 
+  // What was guessed, and whether its sequence number lay in the window.
+  enum class Kind : uint8_t { kReset, kSyn, kAck, kText };
+  struct Tally {
+    std::array<uint64_t, 4> in_window{};  // By Kind.
+    std::array<uint64_t, 4> outside{};
+  };
+  const Tally& tally() const { return tally_; }
+
  private:
   SeqNum GuessSeq(const Connection& victim);
   SeqNum GuessAck(const Connection& victim);
+  void Count(Kind kind, SeqNum seq, const Connection& victim);
 
   Prng prng_;
   uint64_t guesses_ = 0;
+  Tally tally_;
 };
 
 }  // namespace devwire

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "transport/sim/blind_attacker.h"
 #include "transport/sim/seed_on_abort.h"
 
 namespace devwire {
@@ -249,6 +248,7 @@ class Run {
       if (r.server_error == TcpError::kNone) r.server_error = s.error;
     }
     r.attacks = attacker_.guesses();
+    r.attacks_by_kind = attacker_.tally();
     r.client = client_.stats();
     r.server = server_.stats();
     r.up = up_.link().stats();

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "transport/sim/blind_attacker.h"
 #include "transport/sim/middlebox.h"
 #include "transport/sim/sim_link.h"
 #include "transport/sim/tcp_host.h"
@@ -69,6 +70,7 @@ struct TcpSimResult {
   // One side is gone without an orderly end, and the other never learned of it.
   bool survivor_waited = false;
   uint64_t attacks = 0;
+  BlindAttacker::Tally attacks_by_kind;
   uint64_t events = 0;
   Connection::Stats client;
   Connection::Stats server;
