@@ -32,6 +32,17 @@ TEST(OpenTrace, PlainPeerGetsPlainSegments) {
   EXPECT_EQ(t.connection().stats().rcv_wind_shift, 0);
 }
 
+// RFC 7323 2.3: a shift above 14 counts as 14.
+TEST(OpenTrace, AShiftAbove14CountsAs14) {
+  for (int shift : {14, 15, 31, 255}) {
+    Trace t({.mss = 1460, .peer_scale = 7});
+    t.OpenActive().Out("S 0:0(0)");
+    t.In("S. 0:0(0) ack 1 <mss 1460,wscale " + std::to_string(shift) + ">");
+    t.Out(".  1:1(0) ack 1").In(".  1:1(0) ack 1 win 3");
+    EXPECT_EQ(t.connection().stats().snd_wnd, 3u << 14);
+  }
+}
+
 // A peer that announces next to nothing would have us send headers alone.
 TEST(OpenTrace, ATinyMssIsNotTakenAtItsWord) {
   for (const char* mss : {"0", "1", "47"}) {
