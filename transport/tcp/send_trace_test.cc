@@ -161,6 +161,18 @@ TEST(PeerWindowTrace, OldAcksDoNotShrinkIt) {  // SND.WL1 and WL2.
   EXPECT_EQ(t.connection().stats().snd_wnd, 5000u);
 }
 
+// RFC 9293 3.10.7.4: what was sent before the segment that told the window last
+// says nothing of it, though it comes later.
+TEST(PeerWindowTrace, ASegmentThatWasOvertakenDoesNotSetIt) {
+  Trace t = Trace::Established();
+  t.In(".  1001:2001(1000) ack 1 win 500");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 500u);
+  t.In(".  1:1001(1000) ack 1 win 9000");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 500u);
+  t.In(".  2001:2101(100) ack 1 win 700");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 700u);
+}
+
 // A retransmission bears a low sequence number and a new acknowledgment: its
 // window counts, or SND.UNA would take the right edge along.
 TEST(PeerWindowTrace, ARetransmissionsWindowCounts) {
