@@ -75,6 +75,17 @@ TEST(OpenTrace, PassiveOpenAnswersWhatWasOffered) {
   EXPECT_EQ(t.connection().stats().srtt, 7_ms);
 }
 
+// RFC 7323 2.2: the first window that is scaled is that of the next segment.
+TEST(OpenTrace, ASynsWindowIsNotScaled) {
+  Trace t({.mss = 1000, .peer_scale = 3});
+  t.OpenPassive("S 0:0(0) win 1000 <mss 1000,wscale 3>");
+  t.Out("S. 0:0(0) ack 1 win 65535");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 1000u);
+  t.In(".  1:1(0) ack 1 win 1000");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 8000u);
+  t.Send(10).Out("P. 1:11(10) ack 1 win 8576");  // 512 slots of 536 bytes.
+}
+
 // The text that rides on the third segment of the handshake counts.
 TEST(OpenTrace, TextOnTheHandshakesAck) {
   Trace t = Trace::SynReceived({});
@@ -330,6 +341,14 @@ TEST(CloseTrace, TextBeyondAnEarlyFinIsTrimmed) {
   t.In("F. 11:21(10) ack 1").Out(".  1:1(0) ack 1");
   t.In(".  21:31(10) ack 1").ExpectDrop(DropReason::kTextAfterFin);
   t.Out(".  1:1(0) ack 1");
+}
+
+TEST(TimeWaitTrace, LastsTwoMsl) {  // MUST-13.
+  Trace t = Trace::Established();
+  t.Close().Out("F. 1:1(0) ack 1");
+  t.At(1_ms).In("F. 1:1(0) ack 2").Out(".  2:2(0) ack 2");
+  t.ExpectQuietUntil(k2Msl).Expect(State::kTimeWait);
+  t.ExpectQuietUntil(k2Msl + 1_ms).Expect(State::kClosed);
 }
 
 TEST(TimeWaitTrace, FinAgainRestartsTheWait) {
