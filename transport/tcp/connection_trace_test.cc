@@ -435,6 +435,15 @@ TEST(FinWait2Trace, OrphanDoesNotWaitForever) {
   t.ExpectQuietUntil(60_s).Expect(State::kClosed);
 }
 
+// The same when nobody reads on only after FIN-WAIT-2 was reached.
+TEST(FinWait2Trace, NorDoesOneThatStopsReadingLater) {
+  Trace t = Trace::Established();
+  t.Close().Out("F. 1:1(0) ack 1").In(".  1:1(0) ack 2");
+  t.Expect(State::kFinWait2).ExpectQuietUntil(300_s).Expect(State::kFinWait2);
+  t.ShutdownReceive().ExpectQuietUntil(359_s).Expect(State::kFinWait2);
+  t.ExpectQuietUntil(361_s).Expect(State::kClosed);
+}
+
 // Text for a stream that nobody reads any more: a reset. RFC 9293 3.6.1.
 TEST(FinWait2Trace, TextForAnOrphanIsReset) {
   Trace t = Trace::Established();
