@@ -153,6 +153,15 @@ TEST(PeerWindowTrace, NothingBeyondIt) {
   t.In(".  1:1(0) ack 1001 win 2500").Out(Full(2));
 }
 
+TEST(PeerWindowTrace, IsUnsigned) {  // MUST-1.
+  Trace t = Trace::Established({.peer_wnd = 1000});
+  t.In(".  1:1(0) ack 1 win 65535");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 65535u);
+  t.In(".  1:1(0) ack 1 win 32768");
+  EXPECT_EQ(t.connection().stats().snd_wnd, 32768u);
+  t.Send(10'000).OutCount(10);
+}
+
 TEST(PeerWindowTrace, OldAcksDoNotShrinkIt) {  // SND.WL1 and WL2.
   Trace t = Trace::Established();
   t.Send(2000).Out(Full(0), Full(1));
