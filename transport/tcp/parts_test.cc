@@ -317,6 +317,31 @@ TEST_F(ReassemblyModel, RandomTexts) {
 
 // Whatever happens, the true edge never moves left, and what is offered beyond
 // the budget is bounded.
+// Bytes that come one by one are rounded up until an eighth of the budget was
+// given away; from then on what is told falls short of the edge, which stays.
+TEST(ReceiveWindow, TheEdgeStaysWhereRoundingUpEnds) {
+  ReceiveWindow window(
+      {.limits = {.byte_budget = 1 << 20, .slot_quota = 1'000'000},
+       .slot_bytes = 2048,
+       .mss = 1448});
+  SeqNum rcv_nxt(1);
+  window.Start(rcv_nxt, 0);
+  (void)window.Advertise(rcv_nxt, true);
+  window.EnableScaling();
+  (void)window.Advertise(rcv_nxt, false);
+  bool fell_short = false;
+  for (int i = 0; i < 300'000; ++i) {
+    const SeqNum edge = window.edge();
+    rcv_nxt += 1;
+    window.Hold(1, 0);
+    const uint32_t told = uint32_t{window.Advertise(rcv_nxt, false)}
+                          << window.shift();
+    ASSERT_TRUE(SeqGe(window.edge(), edge)) << i;
+    fell_short |= told < window.rcv_wnd(rcv_nxt);
+  }
+  EXPECT_TRUE(fell_short);
+}
+
 TEST(ReceiveWindow, RandomHistoryKeepsItsPromises) {
   for (uint64_t seed = 1; seed <= 500; ++seed) {
     SCOPED_TRACE(seed);

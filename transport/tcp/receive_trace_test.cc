@@ -41,6 +41,14 @@ TEST(AckTrace, OpeningSegmentsAtOnceThenEverySecond) {
 }
 
 // TCP_QUICKACK, tcp(7), but it stays until turned off.
+// RFC 5681 4.2: it is what the peer waits for.
+TEST(AckTrace, TextThatFillsAHoleIsAcknowledgedAtOnce) {
+  Trace t = PastQuickAcks();
+  t.In(".  16001:16011(10) ack 1").OutNothing();
+  t.In(".  16021:16031(10) ack 1").OutCount(2);  // One is a duplicate.
+  t.In(".  16011:16021(10) ack 1").Out(".  1:1(0) ack 16031");
+}
+
 TEST(AckTrace, QuickAckAcknowledgesEachSegment) {
   Trace t = PastQuickAcks();
   t.connection().SetQuickAck(true);
@@ -164,6 +172,17 @@ TEST(UrgentTrace, IsReadInLineAndItsEndIsTold) {
   EXPECT_EQ(t.connection().urgent_bytes(), 2u);
   t.Recv();
   EXPECT_EQ(t.connection().urgent_bytes(), 0u);
+}
+
+// MUST-33: how much is left counts from what was read, not from what came.
+TEST(UrgentTrace, WhatIsLeftCountsFromWhatWasRead) {
+  Trace t = Trace::Established();
+  t.In("P. 1:101(100) ack 1").Out(".  1:1(0) ack 101");
+  t.Recv(60);
+  t.In("PU. 101:201(100) ack 1 win 1000 urg 30").Out(".  1:1(0) ack 201");
+  EXPECT_EQ(t.connection().urgent_bytes(), 70u);
+  t.Recv(69);
+  EXPECT_EQ(t.connection().urgent_bytes(), 1u);
 }
 
 // The pointer may run ahead of the text, by any length (MUST-31), and goes only
@@ -359,6 +378,8 @@ TEST(WindowTrace, SmallReleasesDoNotMoveTheEdge) {
   t.Out(".  1:1(0) ack 4001 win 0");
   t.Recv(500);
   t.Release().OutNothing();
+  // Nor does an ACK that goes anyway: here, of a probe.
+  t.In(".  4001:4002(1) ack 1").Out(".  1:1(0) ack 4001 win 0");
   t.Recv(499);
   t.Release().OutNothing();
   t.Recv(1);

@@ -35,7 +35,13 @@ TEST(SendTrace, InitialWindowThenTwoForOne) {  // RFC 6928, RFC 5681 3.1.
 
 TEST(SendTrace, PushOnTheLastOfTheQueue) {
   Trace t = Trace::Established();
-  t.Send(2000).Out(".  1:1001(1000) ack 1", "P. 1001:2001(1000) ack 1");
+  t.Send(2000);
+  TxSegment out;
+  ASSERT_TRUE(t.connection().PollTransmit(t.now(), {}, &out));
+  EXPECT_EQ(out.flags, kAck);
+  ASSERT_TRUE(t.connection().PollTransmit(t.now(), {}, &out));
+  EXPECT_EQ(out.flags, kAck | kPsh);
+  t.OutNothing();
 }
 
 TEST(SendTrace, SegmentationIsLeftToTheNic) {

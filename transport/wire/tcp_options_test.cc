@@ -108,6 +108,7 @@ TEST(TcpOptionsTest, Malformed) {
   const Row kRows[] = {
       {"length 0", Bytes({2, 4, 0, 9, 8, 0, 1, 1})},
       {"length 1", Bytes({2, 4, 0, 9, 8, 1, 1, 1})},
+      {"unknown kind, length 1", Bytes({2, 4, 0, 9, 99, 1, 1, 1})},
       {"kind without a length", Bytes({2, 4, 0, 9, 1, 1, 1, 8})},
       {"beyond the header", Bytes({2, 4, 0, 9, 8, 10, 1, 1})},
       {"unknown kind beyond", Bytes({2, 4, 0, 9, 99, 5, 1, 1})},
