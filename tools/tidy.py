@@ -37,7 +37,7 @@ ALSO = {
 }
 # Folders of libraries that every room may use.
 LIBRARIES = {"absl", "arpa", "benchmark", "gmock", "gtest", "infiniband",
-             "linux", "net", "netinet", "nlohmann", "openssl", "sys"}
+             "linux", "net", "netinet", "nlohmann", "openssl", "sys", "toml++"}
 # transport/tcp sees of memreg only the frag, and of transport only seq.h.
 TCP_SEES = {"memreg/frag.h", "transport/seq.h", "transport/wire/tcp_header.h",
             "transport/wire/tcp_options.h", "transport/wire/notation.h"}

@@ -1,0 +1,102 @@
+// What all intercepted calls share: the stack, who runs it, and which
+// descriptors are Devwire's.
+//
+//   application threads   one call = lock, do it, poll the stack once, unlock
+//   progress thread       sleeps on the poller's descriptor; then polls, and
+//                         tells each socket's ReadyFd what changed
+//   kernel                wakes who sleeps in poll, select, epoll or a call
+//
+// Threads:  any. The stack is kCallerPolls under one lock: a call that does
+//           not wait costs no system call and no other thread.
+// Lifetime: made at the first call, never destroyed. The stack opens at the
+//           first socket that is taken, so that a program may fork and become
+//           a daemon before.
+#ifndef SOCKETS_PRELOAD_SHIM_H_
+#define SOCKETS_PRELOAD_SHIM_H_
+
+#include <sys/socket.h>
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+
+#include "sockets/poller.h"
+#include "sockets/preload/config.h"
+#include "sockets/preload/taken_socket.h"
+#include "sockets/stack.h"
+
+namespace devwire::preload {
+
+class Shim {
+ public:
+  // Null: nothing is taken (no configuration, or a bad one, which is said on
+  // standard error once).
+  static Shim* Get();
+
+  // The socket of this descriptor; null: it is the kernel's, or this is a
+  // forked child (IsParents()).
+  std::shared_ptr<TakenSocket> Find(int fd);
+  // In a forked child: the descriptor is that of a socket which the parent
+  // has, and keeps. Says so on standard error, once.
+  bool IsParents(int fd);
+  // In a forked child: the descriptor is closed, its number may be another's.
+  void ForgetInChild(int fd);
+
+  // -- with mutex held -------------------------------------------------------
+  // Opens it if it is not open. Says on standard error why it cannot.
+  Stack* OpenStack();
+  // `fd` becomes the socket's: that of the kernel behind it is closed.
+  // `made_fd` is what TakenSocket::Make gave. A negative errno, or 0.
+  int64_t Adopt(std::shared_ptr<TakenSocket> socket, int made_fd,
+                std::optional<int> fd);
+  void Insert(int fd, std::shared_ptr<TakenSocket> socket);
+  // Another descriptor of the same socket. Without it `fd` is the kernel's.
+  void Alias(int fd, int of);
+  // What was at `fd`, if anything of ours; null unless it was the last one.
+  std::shared_ptr<TakenSocket> Remove(int fd);
+  // Sends what the call has queued.
+  void Push() {
+    if (stack_ != nullptr) stack_->Poll();  // Null while the process exits.
+  }
+  // --------------------------------------------------------------------------
+
+  const ShimConfig& config() const { return config_; }
+  // Its peer is reached through the device.
+  bool IsReachable(const IpAddress& ip) const;
+
+  std::mutex mutex;
+
+ private:
+  explicit Shim(ShimConfig config);
+  void Run();
+  // The process ends: what was queued is sent, for kExitPatience at most.
+  void AtExit();
+  friend void EndOfProcess();
+
+  // Descriptors above are never taken.
+  static constexpr size_t kMaxFds = 1 << 20;
+
+  const ShimConfig config_;
+  std::unique_ptr<Stack> stack_;
+  std::unique_ptr<Poller> poller_;
+  int event_fd_ = -1;
+  bool has_failed_ = false;
+  std::thread progress_;
+
+  // A look without a lock: most descriptors are the kernel's.
+  std::unique_ptr<std::atomic<bool>[]> is_taken_ {
+    new std::atomic<bool>[ kMaxFds ]()
+  };
+  std::atomic<bool> is_in_child_{false};
+  std::atomic<bool> has_said_so_{false};
+  std::mutex table_mutex_;
+  std::unordered_map<int, std::shared_ptr<TakenSocket>> table_;
+};
+
+}  // namespace devwire::preload
+
+#endif  // SOCKETS_PRELOAD_SHIM_H_

@@ -1,0 +1,297 @@
+#!/usr/bin/env python3
+"""Unmodified programs on Devwire's sockets, Linux as the peer, in a namespace
+made here.
+
+  shim_test.py DEVWIRE_RUN LIBDEVWIRE_PRELOAD LIBSOFTNIC SOCKET_CASES
+
+Prints "PASS: ", "FAIL: " and "SKIP: " lines; the exit status is 1 when one
+failed.
+"""
+
+import hashlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+LINUX, OURS, PORT = "10.81.0.1", "10.81.0.2", 7000
+MIB = 1 << 20
+
+failures = 0
+
+
+def report(ok, what, detail=""):
+    global failures
+    failures += not ok
+    print(f"{'PASS' if ok else 'FAIL'}: {what}" +
+          (f": {detail}" if detail and not ok else ""), flush=True)
+
+
+def serve_case(s):
+    """The peer of socket_cases.py."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = s.recv(1)
+        if not byte:
+            return
+        line += byte
+    words = line.decode().split()
+    if words[0] == "fin":
+        s.sendall(b"bye")
+        s.shutdown(socket.SHUT_WR)
+        while s.recv(1000):
+            pass
+    elif words[0] == "reset":
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        s.close()
+    elif words[0] == "silent":
+        s.recv(1)
+    elif words[0] == "call":
+        with socket.create_connection((words[1], int(words[2]))) as other:
+            other.sendall(b"hi")
+            echo(other)
+    else:
+        echo(s)
+
+
+def serve_and_close(s):
+    with s:
+        serve_case(s)
+
+
+def echo(s):
+    try:
+        while data := s.recv(1 << 16):
+            s.sendall(data)
+    except ConnectionError:
+        pass
+
+
+def serve_cases():
+    listener = socket.create_server((LINUX, PORT), backlog=64)
+
+    def accept():
+        while True:
+            s, _ = listener.accept()
+            threading.Thread(target=serve_and_close, args=(s,),
+                             daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def kernel_sockets():
+    """Lines of /proc/net/tcp whose local address is the device's."""
+    own = "".join(f"{int(b):02X}" for b in reversed(OURS.split(".")))
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        return [l for l in table if l.split()[1].startswith(own + ":")]
+
+
+class Shim:
+
+    def __init__(self, folder, run, preload, softnic):
+        self.run_script = run
+        self.config = folder / "devwire.toml"
+        self.config.write_text(
+            f'[stack]\nverbs_library = "{softnic}"\n'
+            f'softnic = "dev=sn0,port=tap:t0,mode=thread,vnet=1"\n'
+            f'device = "sn0"\naddress = "{OURS}/24"\n')
+        self.env = dict(os.environ, DEVWIRE_PRELOAD=preload)
+
+    def command(self, *words):
+        return [self.run_script, "--config", str(self.config), *words]
+
+    def run(self, *words, timeout=120):
+        return subprocess.run(self.command(*words), env=self.env,
+                              capture_output=True, text=True, timeout=timeout,
+                              check=False)
+
+    def start(self, *words):
+        return subprocess.Popen(self.command(*words), env=self.env,
+                                stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, text=True)
+
+
+def compare_cases(shim, script):
+    native = subprocess.run(
+        [sys.executable, script, LINUX, LINUX, str(PORT)],
+        capture_output=True, text=True, timeout=120, check=False)
+    ours = shim.run(sys.executable, script, OURS, LINUX, str(PORT))
+    report(native.returncode == 0 and native.stdout.count("\n") > 50,
+           "the cases run on the kernel's sockets",
+           native.stdout[-300:] + native.stderr[-1000:])
+    report(ours.returncode == 0, "the cases run on Devwire's sockets",
+           ours.stdout[-300:] + ours.stderr[-1000:])
+    lines = ours.stdout.splitlines()
+    for i, line in enumerate(native.stdout.splitlines()):
+        got = lines[i] if i < len(lines) else "nothing"
+        report(got == line, f"socket case {line.split(':')[0]}",
+               f"the kernel says {line}, Devwire {got}")
+
+
+def http_server(shim, folder):
+    data = os.urandom(64 * MIB)
+    (folder / "data").write_bytes(data)
+    server = shim.start(sys.executable, "-m", "http.server", "8000",
+                        "--bind", OURS, "--directory", str(folder))
+    got = b""
+    for _ in range(100):  # Until it listens.
+        try:
+            with urllib.request.urlopen(f"http://{OURS}:8000/data",
+                                        timeout=60) as reply:
+                in_kernel = kernel_sockets()
+                got = reply.read()
+            break
+        except OSError:
+            time.sleep(0.2)
+    server.kill()
+    server.wait()
+    report(hashlib.sha256(got).digest() == hashlib.sha256(data).digest(),
+           "python3 -m http.server on Devwire: 64 MiB arrive",
+           f"{len(got)} bytes; {server.stderr.read()[-500:]}")
+    report(not in_kernel, "no kernel socket has the device's address",
+           str(in_kernel))
+
+
+def http_client(shim, folder):
+    server = subprocess.Popen(
+        [sys.executable, "-m", "http.server", "8001", "--bind", LINUX,
+         "--directory", str(folder)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    fetch = ("import hashlib, sys, urllib.request\n"
+             "print(hashlib.sha256(urllib.request.urlopen("
+             "sys.argv[1], timeout=60).read()).hexdigest())")
+    expected = hashlib.sha256((folder / "data").read_bytes()).hexdigest()
+    for _ in range(50):
+        result = shim.run(sys.executable, "-c", fetch,
+                          f"http://{LINUX}:8001/data")
+        if result.returncode == 0:
+            break
+        time.sleep(0.2)
+    server.kill()
+    server.wait()
+    report(result.stdout.strip() == expected,
+           "urllib on Devwire: 64 MiB arrive", result.stderr[-500:])
+
+
+def what_is_not_taken(shim):
+    script = (
+        "import socket\n"
+        "l = socket.create_server(('127.0.0.1', 0))\n"
+        "c = socket.create_connection(l.getsockname())\n"
+        "s, _ = l.accept()\n"
+        "c.sendall(b'loop'); assert s.recv(10) == b'loop'\n"
+        "a, b = socket.socketpair()\n"
+        "a.send(b'unix'); assert b.recv(10) == b'unix'\n"
+        "u = socket.socket(type=socket.SOCK_DGRAM)\n"
+        f"u.connect(('{LINUX}', 9)); u.send(b'udp')\n"
+        "print(open('/proc/net/tcp').read().count('0100007F:'))\n")
+    result = shim.run(sys.executable, "-c", script)
+    report(result.returncode == 0 and int(result.stdout) >= 3,
+           "loopback, UNIX and UDP are the kernel's", result.stderr[-500:])
+
+
+def forks(shim):
+    script = (
+        "import os, socket, sys\n"
+        f"s = socket.create_connection(('{LINUX}', {PORT}))\n"
+        "s.sendall(b'echo\\n')\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        s.recv(1)\n"
+        "    except OSError as e:\n"
+        "        os.write(1, os.strerror(e.errno).encode() + b'\\n')\n"
+        "    s.close()\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "s.sendall(b'parent'); print(s.recv(100).decode())\n")
+    result = shim.run(sys.executable, "-c", script)
+    report(result.stdout.split("\n")[:2] == ["Owner died", "parent"],
+           "a child is refused, the parent's socket goes on", result.stdout)
+    report("Fork before the first listen or connect" in result.stderr,
+           "and is told so", result.stderr[-500:])
+
+
+def exit_sends_all(shim, folder):
+    received = []
+    listener = socket.create_server((LINUX, 7100))
+
+    def take():
+        s, _ = listener.accept()
+        with s:
+            while data := s.recv(1 << 16):
+                received.append(data)
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    script = (f"import socket\ns = socket.create_connection(('{LINUX}', 7100))\n"
+              f"s.sendall(b'x' * (4 << 20))\n")
+    result = shim.run(sys.executable, "-c", script)
+    taker.join(60)
+    report(result.returncode == 0 and sum(map(len, received)) == 4 * MIB,
+           "a program that ends has sent all of it, and its peer sees the end",
+           f"{sum(map(len, received))} bytes")
+
+
+def refusals(shim, folder):
+    def stderr_of(env, *words):
+        return subprocess.run(words, env=dict(shim.env, **env),
+                              capture_output=True, text=True, timeout=60,
+                              check=False).stderr
+
+    bad = folder / "bad.toml"
+    bad.write_text("[stack]\ncolour = 1\n")
+    run = shim.run_script
+    report("unknown key stack.colour" in stderr_of(
+        {"DEVWIRE_CONFIG": str(bad)}, run, sys.executable, "-c",
+        "import socket; socket.socket().listen()"), "an unknown key is named")
+    report("cannot read /nonesuch" in stderr_of({}, run, "--config",
+                                                "/nonesuch", "true"),
+           "a configuration that is not there")
+    report("no program nonesuch" in stderr_of({}, run, "--config",
+                                              str(shim.config), "nonesuch"),
+           "a program that is not there")
+    report("no configuration" in stderr_of({}, run, "true"),
+           "no configuration at all")
+    no_nic = folder / "no_nic.toml"
+    no_nic.write_text(shim.config.read_text().replace("sn0", "sn9", 1)
+                      .replace('device = "sn0"', 'device = "other"'))
+    said = stderr_of({"DEVWIRE_CONFIG": str(no_nic)}, run, sys.executable,
+                     "-c", f"import socket\nsocket.create_connection(('{LINUX}'"
+                     f", {PORT}))")
+    report("other" in said and "Network is down" in said,
+           "a device that is not there", said[-500:])
+
+
+def main():
+    run, preload, softnic, cases = map(os.path.abspath, sys.argv[1:5])
+    if os.environ.get("DEVWIRE_IN_NAMESPACE") is None:
+        if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+            print("SKIP: no access to /dev/net/tun")
+            return 0
+        os.environ["DEVWIRE_IN_NAMESPACE"] = "1"
+        os.execvp("unshare", ["unshare", "-Urn", sys.executable, *sys.argv])
+    os.environ["PATH"] += ":/sbin:/usr/sbin"
+    for command in ("ip link set lo up", "ip tuntap add t0 mode tap vnet_hdr",
+                    "ip link set t0 up", f"ip addr add {LINUX}/24 dev t0"):
+        subprocess.run(command.split(), check=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        shim = Shim(folder, run, preload, softnic)
+        serve_cases()
+        compare_cases(shim, cases)
+        http_server(shim, folder)
+        http_client(shim, folder)
+        what_is_not_taken(shim)
+        forks(shim)
+        exit_sends_all(shim, folder)
+        refusals(shim, folder)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
