@@ -94,7 +94,8 @@ class FlowSim {
             static_cast<uint64_t>(static_cast<double>(setup.bits_per_second) /
                                   8 * setup.rtt.seconds()),
             setup.mtu)),
-        bottleneck_(setup, bdp_) {
+        bottleneck_(setup, bdp_),
+        ack_prng_(setup.seed + 1) {
     for (size_t i = 0; i < setup.congestion.size(); ++i) AddFlow(i);
   }
 
@@ -261,6 +262,7 @@ class FlowSim {
     Connection& receiver = *flows_[index].receiver;
     TxSegment out;
     while (receiver.PollTransmit(now_, {}, &out)) {
+      if (ack_prng_.Chance(setup_.ack_loss)) continue;
       acks_.push_back(
           {now_ + (setup_.rtt - setup_.rtt / 2), index, ToSegment(out, 0, 0)});
     }
@@ -270,6 +272,7 @@ class FlowSim {
   const FlowSimSetup setup_;
   const uint64_t bdp_;
   Bottleneck bottleneck_;
+  Prng ack_prng_;
   NoMemory memory_;
   std::vector<Flow> flows_;
   std::deque<UnderWay> data_;  // In order of arrival, both.

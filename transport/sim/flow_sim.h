@@ -28,6 +28,7 @@ struct FlowSimSetup {
   Duration rtt = 10_ms;  // Without queueing.
   uint32_t mtu = 1500;
   double loss = 0;          // Of data segments, beside the queue's.
+  double ack_loss = 0;      // Of the ACKs on their way back.
   double queue_bdps = 2;    // Room in the queue, in bandwidth-delay products.
   uint32_t mark_bytes = 0;  // The queue from which on ECT is marked; 0: never.
   double window_bdps = 2;   // Each receiver's window.

@@ -45,6 +45,12 @@ FlowSimSetup ShortQueue(uint64_t megabits, Duration rtt, int round_trips) {
   return s;
 }
 
+FlowSimSetup LosingAcks(uint64_t megabits, Duration rtt, double loss) {
+  FlowSimSetup s = OnPath(megabits, rtt, 1500, loss, 5'000);
+  s.ack_loss = loss;
+  return s;
+}
+
 std::vector<Path> Paths() {
   return {
       {"200 Gb/s, 50 us, MTU 9000", OnPath(200'000, 50_us, 9000, 0, 200)},
@@ -64,6 +70,7 @@ std::vector<Path> Paths() {
       {"100 Mb/s, 50 ms, loss 0.1 %", OnPath(100, 50_ms, 1500, 1e-3, 200)},
       {"100 Mb/s, 50 ms, loss 1 %", OnPath(100, 50_ms, 1500, 1e-2, 200)},
       {"10 Mb/s, 50 ms, loss 5 %", OnPath(10, 50_ms, 1500, 5e-2, 500)},
+      {"200 Mb/s, 10 ms, loss 5 %, of ACKs too", LosingAcks(200, 10_ms, 5e-2)},
   };
 }
 

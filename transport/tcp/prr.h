@@ -56,9 +56,12 @@ class Prr {
   void SetSndCnt(const Ack& ack) {
     delivered_ += ack.delivered;
     int64_t count;
-    if (ack.pipe > ssthresh_) {  // Proportional rate reduction, rounded up.
+    if (ack.pipe > ssthresh_) {  // Proportional rate reduction, rounded up
+      // to whole segments, which is what is sent: else a small window, kept
+      // from its last part of a segment, has none to show what was lost again.
+      const uint64_t step = uint64_t{recover_fs_} * ack.smss;
       const uint64_t target =
-          (delivered_ * ssthresh_ + recover_fs_ - 1) / recover_fs_;
+          (delivered_ * ssthresh_ + step - 1) / step * ack.smss;
       count = static_cast<int64_t>(target) - static_cast<int64_t>(out_);
     } else {  // PRR-CRB; with a safe ACK, PRR-SSRB.
       count = std::max(

@@ -175,8 +175,11 @@ void Connection::EnterFastRecovery(const AckNews& news, Instant now) {
   recover_ = tcb_.snd_nxt;
   tlp_.Reset();
   undo_.Start(tcb_.snd_una);
-  // Without what limited transmit sent. RFC 5681 3.2, step 2.
-  congestion_->OnLoss(std::min(flight_size(), congestion_->cwnd()), now);
+  // FlightSize without what limited transmit sent (RFC 5681 3.2, step 2), but
+  // with the part of cwnd that is too small for a segment: it was not unused.
+  uint32_t in_use = news.flight_before;
+  if (congestion_->cwnd() < in_use + smss_) in_use = congestion_->cwnd();
+  congestion_->OnLoss(in_use, now);
   // What duplicate ACKs told before this one is out of RecoverFS as if SACKed.
   uint32_t gone = news.sacked_before;
   if (!tcb_.sack_permitted) {

@@ -284,9 +284,13 @@ TEST(Prr, ProportionalWhileAboveSsthresh) {
   EXPECT_EQ(prr.snd_cnt(), 1000u);  // The fast retransmission is forced.
   prr.OnSent(1000);
   prr.OnAck({.delivered = 1000, .pipe = 9000, .smss = 1000});
-  EXPECT_EQ(prr.snd_cnt(), 400u);  // 2 * 700 - 1000.
+  EXPECT_EQ(prr.snd_cnt(), 1000u);  // 2 * 700, in segments, - 1000.
+  prr.OnSent(1000);
+  prr.OnAck({.delivered = 900, .pipe = 8000, .smss = 1000});
+  EXPECT_EQ(prr.snd_cnt(), 1000u);  // 2030, in segments, - 2000.
+  prr.OnSent(1000);
   prr.OnAck({.delivered = 1000, .pipe = 8000, .smss = 1000});
-  EXPECT_EQ(prr.snd_cnt(), 1100u);
+  EXPECT_EQ(prr.snd_cnt(), 0u);  // 2730, in segments, - 3000.
 }
 
 // Far below it, after many losses: what was delivered, and a segment more for a

@@ -2,6 +2,7 @@
 // F-RTO.
 #include <gtest/gtest.h>
 
+#include "transport/tcp/cubic.h"
 #include "transport/tcp/trace.h"
 
 namespace devwire {
@@ -260,15 +261,39 @@ TEST(PrrTrace, OneForTwoUntilSsthresh) {
   t.At(201_ms).In(Sack(0, 1, 3)).Out(Full(11));
   t.At(202_ms).In(Sack(0, 1, 4)).Out(Full(0));
   EXPECT_EQ(Of(t).ssthresh, 5000u);
-  // Of ten delivered and not yet, five are let out, this one included.
-  t.At(203_ms).In(Sack(0, 1, 5)).In(Sack(0, 1, 6)).OutNothing();
-  t.At(204_ms).In(Sack(0, 1, 7)).Out(Full(12));
-  t.At(205_ms).In(Sack(0, 1, 8)).In(Sack(0, 1, 9)).OutNothing();
-  t.At(206_ms).In(Sack(0, 1, 10)).Out(Full(13));
+  // Half of what is delivered, in segments, is let out; this one included.
+  t.At(203_ms).In(Sack(0, 1, 5)).OutNothing();
+  t.At(204_ms).In(Sack(0, 1, 6)).Out(Full(12));
+  t.At(205_ms).In(Sack(0, 1, 7)).OutNothing();
+  t.At(206_ms).In(Sack(0, 1, 8)).Out(Full(13));
+  t.At(207_ms).In(Sack(0, 1, 9)).In(Sack(0, 1, 10)).OutNothing();
   EXPECT_EQ(Of(t).flight_size - 9000, Of(t).ssthresh);
   // A full acknowledgment ends it where it stands.
   t.At(302_ms).In(AckTo(12)).OutCount(3);
   EXPECT_EQ(Of(t).cwnd, 5000u);
+}
+
+// What of cwnd is too small for a segment is no unused window: 0.7 of 4900, not
+// of the 4000 in flight. A small window would lose it at every loss.
+TEST(ReductionTrace, CountsThePartOfASegment) {
+  Trace t({.sack = true, .options = {.congestion = &NewCubic}});
+  t.OpenActive().OutCount(1);
+  t.At(100_ms).In("S. 0:0(0) ack 1 <mss 1000,sackOK>").OutCount(1);
+  t.Send(100'000).OutCount(10);
+  uint64_t una = 0;
+  Duration time = 100_ms;
+  for (const uint32_t ssthresh : {7000u, 4900u, 3430u}) {
+    const uint64_t nxt = t.connection().sent_offset() / 1000;
+    t.At(time += 100_ms).In(Sack(una, una + 1, nxt));
+    TxSegment out;
+    while (t.connection().PollTransmit(t.now(), {}, &out)) continue;
+    EXPECT_EQ(Of(t).ssthresh, ssthresh);
+    una = t.connection().sent_offset() / 1000;
+    t.At(time += 100_ms).In(AckTo(una));
+    while (t.connection().PollTransmit(t.now(), {}, &out)) continue;
+    EXPECT_EQ(Of(t).cwnd, ssthresh);
+  }
+  EXPECT_EQ(Of(t).fast_recoveries, 3u);
 }
 
 // -- undo, RFC 3522, 3708 and 4015 --------------------------------------------
