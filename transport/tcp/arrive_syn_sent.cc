@@ -3,13 +3,6 @@
 #include "transport/tcp/connection.h"
 
 namespace devwire {
-namespace {
-
-// ACKs sent at once at the start of a connection, so that the peer's slow
-// start is not held up by delayed ones. Linux's TCP_MAX_QUICKACKS.
-constexpr uint8_t kQuickAcks = 16;
-
-}  // namespace
 
 Verdict Connection::ArriveInSynSent(const Segment& seg, Instant now) {
   DCHECK_EQ(state_, State::kSynSent);

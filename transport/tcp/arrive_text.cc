@@ -72,7 +72,7 @@ DropReason Connection::ArriveText(const Segment& seg, Instant now) {
     return DropReason::kTextUnread;
   }
   NoteFullSegment(seg.payload_bytes);
-  last_text_arrival_ = now;
+  NoteTextArrival(now);
   ++counts_.data_segments_in;
   return text.seq == tcb_.rcv_nxt ? TakeInOrder(text, now)
                                   : TakeOutOfOrder(text);

@@ -263,6 +263,10 @@ class Connection {
     kFastRecovery,  // RFC 6582, 6675: until `recover_` is acknowledged.
     kLoss,          // After a timeout: likewise.
   };
+  // ACKs sent at once at the start of a connection and after a pause, so that
+  // the peer's slow start is not held up by delayed ones. Linux's
+  // TCP_MAX_QUICKACKS.
+  static constexpr uint8_t kQuickAcks = 16;
   // What Timer::kRetransmit is set for. RFC 8985 8: one at a time.
   enum class RetransmitTimer : uint8_t { kRto, kReordering, kProbe };
   // F-RTO, RFC 5682: which ACK after a timeout will tell whether it was one.
@@ -368,6 +372,7 @@ class Connection {
   DropReason RefuseForSlots(Text text);
   void Deliver(const Frag& frag);
   void ScheduleAck(Instant now);
+  void NoteTextArrival(Instant now);
   void NoteFullSegment(uint32_t payload_bytes) {
     if (payload_bytes > rcv_mss_) [[unlikely]] {
       rcv_mss_ =
@@ -479,7 +484,7 @@ class Connection {
   bool probe_is_out_ = false;  // A byte at snd_nxt that snd_nxt leaves out.
   Recovery recovery_ = Recovery::kOpen;
   RetransmitTimer retransmit_timer_is_ = RetransmitTimer::kRto;
-  uint8_t quick_acks_left_ = 0;      // ACK at once, as Linux at the start.
+  uint8_t quick_acks_left_ = 0;      // See kQuickAcks.
   uint8_t duplicate_acks_ = 0;       // In a row, from the peer.
   uint8_t duplicate_acks_owed_ = 0;  // To the peer: one per segment.
   uint8_t persist_backoffs_ = 0;
@@ -558,6 +563,14 @@ inline void Connection::Deliver(const Frag& frag) {
   window_.Hold(frag.length, 1);
   window_.Measure(frag.length);
   Raise(Event::Kind::kReadable);
+}
+
+// A peer that said nothing for longer than our RTO begins anew, with a window
+// that delayed ACKs would hold up: after its own timeout with one segment. As
+// Linux's tcp_event_data_recv().
+inline void Connection::NoteTextArrival(Instant now) {
+  if (now - last_text_arrival_ > rtt_.rto()) quick_acks_left_ = kQuickAcks;
+  last_text_arrival_ = now;
 }
 
 // In-order text came: acknowledge now, or with the next one, or by the timer.

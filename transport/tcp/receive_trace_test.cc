@@ -40,6 +40,16 @@ TEST(AckTrace, OpeningSegmentsAtOnceThenEverySecond) {
   t.OutAt(90_ms, ".  1:1(0) ack 19002");
 }
 
+// A peer that was silent begins anew, with a small window: no delayed ACK holds
+// it up.
+TEST(AckTrace, AfterALongPauseAtOnceAgain) {
+  Trace t = PastQuickAcks();
+  t.In(".  16001:17001(1000) ack 1").OutNothing();
+  t.OutAt(40_ms, ".  1:1(0) ack 17001");
+  t.At(2_s).In(".  17001:18001(1000) ack 1").Out(".  1:1(0) ack 18001");
+  t.In(".  18001:19001(1000) ack 1").Out(".  1:1(0) ack 19001");
+}
+
 // TCP_QUICKACK, tcp(7), but it stays until turned off.
 // RFC 5681 4.2: it is what the peer waits for.
 TEST(AckTrace, TextThatFillsAHoleIsAcknowledgedAtOnce) {
