@@ -351,6 +351,29 @@ TEST(SendQueue, AHostSpanGrowsInPlace) {
   EXPECT_EQ(count, 1u);
 }
 
+// RFC 6056: the next port does not follow from the one before, nor from another
+// host's.
+TEST(PortTable, ActiveOpensTakeRandomPorts) {
+  const auto nobody = [](Port) { return false; };
+  PortTable one(49152, 8, 1);
+  PortTable other(49152, 8, 2);
+  int same = 0;
+  int next = 0;
+  std::optional<Port> last;
+  for (int i = 0; i < 100; ++i) {
+    const Port port = one.Choose(nobody)->port;
+    same += port == other.Choose(nobody)->port ? 1 : 0;
+    const int number = static_cast<uint16_t>(port);
+    if (last) {
+      const int distance = number - static_cast<uint16_t>(*last);
+      next += distance == 0 || distance == 1 ? 1 : 0;
+    }
+    last = port;
+  }
+  EXPECT_LT(same, 20);
+  EXPECT_LT(next, 20);
+}
+
 TEST(PortTable, ListenersTakePortsBelowTheBlocks) {
   PortTable ports(49152, 8, 1);
   EXPECT_EQ(ports.FreeListenPort(), Port{49151});
