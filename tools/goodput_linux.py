@@ -120,8 +120,9 @@ class Run:
         self.number = next(numbers)
         self.processes = []
         # What waits: a hundredth of the round trip, so that nobody's polling
-        # shows, and the cores are nobody's limit.
-        self.nap_us = int(min(200, max(10, cell["rtt_ms"] * 10)))
+        # shows, and the cores are nobody's limit; and less than a FaultyPort's
+        # kMaxBurst, beyond which the wire's time is lost.
+        self.nap_us = int(min(50, max(10, cell["rtt_ms"] * 10)))
 
     def __enter__(self):
         return self
@@ -339,7 +340,7 @@ def table(results):
 def write_table(args):
     results = [json.loads(line)
                for line in args.results.read_text().splitlines()]
-    seconds = "/".join(str(s) for s in sorted({r["seconds"] for r in results}))
+    seconds = "/".join(f"{s:g}" for s in sorted({r["seconds"] for r in results}))
     counts = [len({r["seed"] for r in results
                    if (r["loss"], r["rtt_ms"]) == cell})
               for cell in {(r["loss"], r["rtt_ms"]) for r in results}]
