@@ -24,6 +24,20 @@ Verdict Connection::OpenPassive(const Segment& syn, Instant now) {
   return verdict;
 }
 
+// RFC 4987 3.6. No RTT sample: nobody noted when the SYN-ACK left, and its
+// timestamp carried something else.
+Verdict Connection::OpenByCookie(const Segment& syn, const Segment& ack,
+                                 Instant now) {
+  CHECK_EQ(ack.ack, tcb_.iss + 1);
+  (void)OpenPassive(syn, now);
+  CHECK_EQ(state_, State::kSynReceived);
+  (void)window_.Advertise(tcb_.rcv_nxt, /*is_syn=*/true);  // As it was then.
+  tcb_.snd_nxt = tcb_.snd_una = ack.ack;
+  SetState(State::kEstablished);
+  EnterEstablished(now);
+  return OnSegment(ack, now);
+}
+
 Verdict Connection::ArriveInListen(const Segment& seg, Instant now) {
   DCHECK_EQ(state_, State::kListen);
 

@@ -38,6 +38,7 @@
 #include "base/time.h"
 #include "memreg/frag.h"
 #include "transport/seq.h"
+#include "transport/tcp/challenge_budget.h"
 #include "transport/tcp/congestion.h"
 #include "transport/tcp/connection_stats.h"
 #include "transport/tcp/drop_reason.h"
@@ -116,11 +117,14 @@ class Connection {
     Duration cork_time = 200_ms;        // A corked tail waits so long; Linux's.
     // 247 s of SYNs. Linux's 6 are 127 s, and MUST-23 asks for three minutes.
     int syn_retries = 7;
+    int synack_retries = 5;  // Linux's tcp_synack_retries.
     int data_retries = 15;   // R2; Linux's tcp_retries2.
     int orphan_retries = 8;  // R2 once nobody holds it; Linux's value for 0.
     std::optional<Duration> user_timeout;  // RFC 5482. Empty: data_retries.
     std::optional<KeepAlive::Options> keepalive;  // Empty: off. MUST-25.
     Duration challenge_ack_interval = 500_ms;     // RFC 5961 7: 10 in 5 s.
+    // Shared by the connections of an engine, which outlives them; null: none.
+    ChallengeBudget* challenge_budget = nullptr;
     CongestionFactory congestion = &NewNewReno;
     // IW, RFC 6928 2; empty: its ten segments or about 14,600 bytes.
     std::optional<uint32_t> initial_window_segments;
@@ -152,6 +156,9 @@ class Connection {
   // opens (state() is SYN-RECEIVED then), the Connection is CLOSED at once and
   // PollTransmit gives the reset, if one is due.
   Verdict OpenPassive(const Segment& syn, Instant now);
+  // Passive OPEN by an ACK that brought back a SYN cookie: `syn` is the SYN as
+  // far as the cookie kept it, Options::iss the cookie. ESTABLISHED at once.
+  Verdict OpenByCookie(const Segment& syn, const Segment& ack, Instant now);
   // While held, PollTransmit gives no SYN-ACK, no ACK of one, and no text: the
   // flow rule is not in yet. Retransmission timers wait with it. The engine
   // releases it in bounded time whatever becomes of the rule.

@@ -76,7 +76,9 @@ void Connection::OnProbeTimer(Instant now) {
 
 // R2, RFC 9293 3.8.3: so many retransmissions, and no answer.
 int Connection::RetryLimit() const {
-  if (state_ <= State::kSynReceived) return options_.syn_retries;
+  if (state_ <= State::kSynReceived) {
+    return is_passive_ ? options_.synack_retries : options_.syn_retries;
+  }
   return IsOrphan() ? std::min(options_.data_retries, options_.orphan_retries)
                     : options_.data_retries;
 }
