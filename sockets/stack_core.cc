@@ -221,6 +221,8 @@ EngineOptions StackCore::MakeEngineOptions(uint32_t mtu) const {
   e.route = {options.address, options.prefix_bits, options.gateway};
   e.mtu = mtu;
   e.max_connections = options.max_connections;
+  e.max_half_open = options.max_half_open;
+  e.syn_cookies = options.syn_cookies;
   e.first_local_port = options.first_local_port;
   e.port_block_bits = options.port_block_bits;
   e.rule_wait = options.rule_wait;

@@ -83,6 +83,12 @@ const char* EngineEventName(EngineEvent event) {
       return "kTextDroppedAtReserve";
     case EngineEvent::kLinearPoolDry:
       return "kLinearPoolDry";
+    case EngineEvent::kCookiesSent:
+      return "kCookiesSent";
+    case EngineEvent::kCookiesAccepted:
+      return "kCookiesAccepted";
+    case EngineEvent::kRulesDeferred:
+      return "kRulesDeferred";
     case EngineEvent::kTxRingFull:
       return "kTxRingFull";
     case EngineEvent::kLendRefused:

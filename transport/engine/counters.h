@@ -26,7 +26,7 @@ enum class EngineDrop : uint8_t {
   kTimestampsCut,      // Negotiated, and not within the header slot.
   kNoConnection,       // No such stream: answered with a reset.
   kNoConnectionQuiet,  // The same, beyond the rate of resets.
-  kBacklogFull,        // SYN: too many connections wait to be accepted.
+  kBacklogFull,        // Too many wait to be accepted, or no cookie left.
   kConnectionsFull,    // SYN: max_connections.
   kMemoryRevoked,      // SYN: the listener's memory is. Reset, as without one.
   kNoRoute,            // SYN: no route back.
@@ -75,6 +75,9 @@ enum class EngineEvent : uint8_t {
   kOptionTailsRead,
   kTextDroppedAtReserve,  // Pool at its reserve: text not acknowledged.
   kLinearPoolDry,         // The same for want of a linear slot.
+  kCookiesSent,           // SYNs answered without keeping anything of them.
+  kCookiesAccepted,       // Streams that such an answer led to.
+  kRulesDeferred,         // Under SYN pressure: until the handshake is done.
   kTxRingFull,            // A poll ended with segments owed.
   kLendRefused,           // All pieces of a pool were lent.
   kRegionsRevoked,

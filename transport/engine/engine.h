@@ -181,6 +181,13 @@ class Engine final : private FragSink {
   // because nothing says any more when the NIC has stopped reading.
   int device_error() const { return device_error_; }
   uint32_t stream_count() const { return stream_count_; }
+  // Half-open streams above the limit, or cookies in use: no rule is asked for
+  // before its handshake is complete.
+  bool is_under_syn_pressure() const {
+    return half_open_ > pressure_half_open_ ||
+           (last_cookie_ && now_ - *last_cookie_ < options_.syn_pressure_hold);
+  }
+  uint32_t half_open_streams() const { return half_open_; }
   const NeighborTable& neighbors() const { return neighbors_; }
   const EngineOptions& options() const { return options_; }
   const PacketIo::Limits& nic() const { return io_.limits(); }
@@ -195,8 +202,9 @@ class Engine final : private FragSink {
     Endpoint local;
     std::optional<PoolId> pool;
     CongestionFactory congestion = nullptr;
-    uint32_t backlog = 0;
-    uint32_t pending = 0;  // Half-open, and not accepted.
+    uint32_t backlog = 0;     // The most of each of the next two.
+    uint32_t half_open = 0;   // Their SYN-ACK is not acknowledged.
+    uint32_t acceptable = 0;  // Established, not accepted.
     std::optional<RuleId> rule;
     List<EngineStream, AcceptTag> ready;  // Established, not accepted.
     bool was_ready = false;
@@ -247,9 +255,30 @@ class Engine final : private FragSink {
                    const Segment& segment) const;
   void OnUnknown(const RxFrame& frame, const ParsedFrame& parsed,
                  const Segment& segment, DropCode code);
-  void OnSynToListener(const RxFrame& frame, const ParsedFrame& parsed,
-                       const Segment& segment, uint32_t listener);
   void AfterSegment(EngineStream& s, State before);
+
+  // engine_syn.cc
+  void OnSegmentToListener(const RxFrame& frame, const ParsedFrame& parsed,
+                           const Segment& segment, uint32_t listener);
+  void OpenHalf(const RxFrame& frame, const ParsedFrame& parsed,
+                const Segment& segment, uint32_t listener);
+  void AnswerByCookie(const RxFrame& frame, const ParsedFrame& parsed,
+                      const Segment& syn, const Listening& l);
+  void OnAckToListener(const RxFrame& frame, const ParsedFrame& parsed,
+                       const Segment& segment, uint32_t listener);
+  void OpenByCookie(const RxFrame& frame, const ParsedFrame& parsed,
+                    const Segment& segment, uint32_t listener, uint16_t mss);
+  void CountOpening(const RxFrame& frame, Verdict verdict);
+  bool HasHalfOpenRoom(const Listening& l) const {
+    return half_open_ < half_open_limit_ && l.half_open < l.backlog &&
+           l.acceptable < l.backlog;
+  }
+  void OnHandshakeComplete(EngineStream& s);
+  void LeaveListener(EngineStream& s);
+  bool IsAcceptQueueFull(const EngineStream& s) const {
+    const Listening& l = listeners_[*s.listener];
+    return l.acceptable >= l.backlog;
+  }
 
   // engine_reply.cc
   void OnArp(const RxFrame& frame, const ParsedFrame& parsed);
@@ -278,7 +307,7 @@ class Engine final : private FragSink {
   }
 
   // engine_steering.cc
-  void StartSteering(EngineStream& s, bool has_timestamps);
+  void StartSteering(EngineStream& s, bool hold_handshake);
   void OnRuleEvent(const RuleEvent& event);
   void OnRegionRevoked(const RegionEvent& event);
   void OnDeviceFailed(int error);
@@ -300,12 +329,21 @@ class Engine final : private FragSink {
   void UncountOrphan(EngineStream& s);
 
   // engine_setup.cc
-  EngineStream* NewStream(const FourTuple& tuple, std::optional<PoolId> pool,
-                          CongestionFactory congestion, OpenError* error);
+  struct NewStreamOptions {
+    FourTuple tuple;
+    std::optional<PoolId> pool;
+    CongestionFactory congestion = nullptr;  // Null: the engine's.
+    bool is_half_open = false;               // No share of the pool yet.
+    std::optional<SeqNum> cookie;            // The ISS, and it is acknowledged.
+  };
+  EngineStream* NewStream(const NewStreamOptions& open, OpenError* error);
+  Connection::Options ConnectionOptions(const FourTuple& tuple,
+                                        PoolId home) const;
   void Destroy(EngineStream& s);
   bool AcquireNextHop(EngineStream& s, OpenError* error);
   OpenError CheckOpen(const IpAddress& ip, std::optional<PoolId> pool) const;
-  ReceiveLimits LimitsOf(PoolId pool) const;
+  ReceiveLimits LimitsOf(PoolId pool, uint32_t streams) const;
+  void TakeShare(EngineStream& s);
   uint32_t UsableSlots(PoolId pool) const;
   void ShareOut(PoolId pool);
   bool IsAcceptable(Listening& l) const {
@@ -346,6 +384,11 @@ class Engine final : private FragSink {
   // the stream is gone (until then it counts them itself).
   absl::flat_hash_map<StreamId, uint32_t> kept_;
   std::vector<Listening> listeners_;
+  const uint32_t half_open_limit_;
+  const uint32_t pressure_half_open_;
+  uint32_t half_open_ = 0;              // Of all listeners.
+  std::optional<Instant> last_cookie_;  // When the latest was sent.
+  ChallengeBudget challenge_budget_;
   absl::flat_hash_map<uint32_t, uint32_t> rules_;  // RuleId -> stream index.
   RuleId host_rule_{};
   std::optional<int> host_rule_error_;

@@ -82,6 +82,8 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
 
   // The user.
   std::optional<uint32_t> listener;  // Not accepted yet.
+  bool is_half_open = false;         // Passive, and its handshake goes on.
+  bool has_share = false;            // Counts among the streams of its pool.
   bool is_open = true;               // A handle is held, or will be.
   bool was_connected = false;
   bool send_is_closed = false;

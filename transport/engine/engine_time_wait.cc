@@ -28,8 +28,8 @@ void Engine::EndTimeWait(EngineStream& s) {
 bool Engine::ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
                             EngineStream& s) {
   const auto listener = ports_.FindListener(parsed.tuple.local.port);
-  if (!listener.has_value() ||
-      listeners_[*listener].pending >= listeners_[*listener].backlog) {
+  // A cookie would keep nothing, and so would not know what to be above.
+  if (!listener.has_value() || !HasHalfOpenRoom(listeners_[*listener])) {
     return false;
   }
   // Without all its options it could not be opened with what it offers.
@@ -42,7 +42,7 @@ bool Engine::ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
   segment.arrival = now_;
   if (!s.connection.MayBeReopenedBy(segment)) return false;
   EndTimeWait(s);
-  OnSynToListener(frame, parsed, segment, *listener);
+  OnSegmentToListener(frame, parsed, segment, *listener);
   iss_above_.reset();
   return true;
 }

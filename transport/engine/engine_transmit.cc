@@ -107,9 +107,7 @@ bool Engine::Settle(EngineStream& s) {
     ForgetTuple(s);
     if (s.listener.has_value()) {  // Died before it was accepted.
       const uint32_t listener = *s.listener;
-      s.ListNode<EngineStream, AcceptTag>::Unlink();
-      --listeners_[listener].pending;
-      s.listener.reset();
+      LeaveListener(s);
       PublishListener(listener);
       Close(s, /*keep_frags=*/false);
     }
