@@ -30,6 +30,7 @@ class EngineHost {
  public:
   struct Options {
     IpAddress ip;
+    std::optional<IpAddress> gateway;
     SimPacketIo::Options nic;  // With its MAC.
     uint32_t device_slots = 256;
     uint32_t device_slot_bytes = 2048;
@@ -40,6 +41,7 @@ class EngineHost {
     Duration token_delay;  // At most.
     // The first so many streams keep their tokens until Relent().
     size_t hoarders = 0;
+    bool checks_every_turn = true;  // The pools' invariants: most of the time.
     uint64_t seed = 1;
   };
 
@@ -48,12 +50,14 @@ class EngineHost {
   ~EngineHost();
 
   void Listen(Port port);
-  void Connect(const Endpoint& remote);
+  // `bytes`: that this side writes, if not bytes_per_stream.
+  void Connect(const Endpoint& remote, std::optional<uint64_t> bytes = {});
 
   // One turn of the engine and the application. True: something happened, call
   // it again at the same time.
   bool Turn();
   Instant NextEvent() const;
+  void CheckPools() const;
 
   // Hoarders give back what they have, and are like others from now on.
   void Relent();
@@ -68,6 +72,7 @@ class EngineHost {
   uint64_t linear_bytes() const { return linear_bytes_; }
   size_t finished_streams() const { return finished_; }
   const SimPacketIo::Stats& nic_stats() const { return io_->stats(); }
+  size_t nic_rules() const { return io_->rules(); }
   Engine& engine() { return *engine_; }
 
  private:
@@ -82,6 +87,7 @@ class EngineHost {
   struct AppStream {
     uint64_t write_stream = 0;
     uint64_t read_stream = 0;
+    uint64_t to_write = 0;
     uint64_t written = 0;
     uint64_t read = 0;
     uint32_t sends_out = 0;
