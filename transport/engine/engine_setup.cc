@@ -31,8 +31,7 @@ Engine::Engine(const EngineOptions& options, PacketIo& io, const Clock& clock,
       demux_(options.max_connections, options.secret.k0),
       timers_(options.max_connections),
       neighbors_(options.neighbors),
-      ports_(options.first_local_port, options.port_block_bits,
-             options.secret.k1),
+      ports_(options.first_local_port, options.port_block_bits, options.secret),
       streams_(options.max_connections),
       generations_(options.max_connections, 1),
       listeners_(options.max_listeners),
@@ -376,10 +375,11 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
     }
     tuple.local.port = *local_port;
   } else {
-    auto choice = ports_.Choose(is_taken);
+    auto choice = ports_.Choose(tuple, is_taken);
     if (!choice.has_value()) {  // Then one in TIME-WAIT, RFC 6191.
-      choice = ports_.Choose(
-          [&](Port port) { return is_taken(port) && !IsReopenable(tuple); });
+      choice = ports_.Choose(tuple, [&](Port port) {
+        return is_taken(port) && !IsReopenable(tuple);
+      });
     }
     if (!choice.has_value()) {
       result.error = OpenError::kNoPort;

@@ -29,7 +29,7 @@ struct SipState {
   }
 };
 
-enum class Purpose : uint8_t { kIss, kTimestamps, kCookie };
+enum class Purpose : uint8_t { kIss, kTimestamps, kCookie, kPort };
 
 uint64_t HashTuple(const FourTuple& tuple, const HashKey& key, Purpose purpose,
                    uint64_t number = 0) {
@@ -73,6 +73,11 @@ SeqNum InitialSequenceNumber(const FourTuple& tuple, const HashKey& secret,
 
 uint32_t TimestampOffset(const FourTuple& tuple, const HashKey& secret) {
   return static_cast<uint32_t>(HashTuple(tuple, secret, Purpose::kTimestamps));
+}
+
+uint64_t PortHash(FourTuple tuple, const HashKey& secret) {
+  tuple.local.port = Port{0};
+  return HashTuple(tuple, secret, Purpose::kPort);
 }
 
 uint32_t CookieHash(const FourTuple& tuple, const HashKey& secret,

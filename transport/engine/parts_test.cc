@@ -352,7 +352,7 @@ TEST(SendQueue, AHostSpanGrowsInPlace) {
 }
 
 TEST(PortTable, ListenersTakePortsBelowTheBlocks) {
-  PortTable ports(49152, 8, 1);
+  PortTable ports(49152, 8, {1, 2});
   EXPECT_EQ(ports.FreeListenPort(), Port{49151});
   EXPECT_TRUE(ports.AddListener(Port{49151}, 0));
   EXPECT_FALSE(ports.AddListener(Port{49151}, 1)) << "twice";
@@ -364,9 +364,9 @@ TEST(PortTable, ListenersTakePortsBelowTheBlocks) {
 // Blocks from 1024 on leave none below them: others do, and active opens
 // leave those alone.
 TEST(PortTable, ListenersFindAPortWhereTheBlocksBeginAt1024) {
-  PortTable ports(1024, 15, 1);
+  PortTable ports(1024, 15, {1, 2});
   EXPECT_EQ(ports.FreeListenPort(), Port{32767});
-  PortTable all(1024, 8, 1);
+  PortTable all(1024, 8, {1, 2});
   const auto port = all.FreeListenPort();
   ASSERT_EQ(port, Port{65535});
   ASSERT_TRUE(all.AddListener(*port, 0));
@@ -376,7 +376,7 @@ TEST(PortTable, ListenersFindAPortWhereTheBlocksBeginAt1024) {
     return chosen[static_cast<uint16_t>(p)];
   };
   int count = 0;
-  while (const auto choice = all.Choose(is_taken)) {
+  while (const auto choice = all.Choose(Tuple(0, 80), is_taken)) {
     EXPECT_NE(choice->port, *port);
     chosen[static_cast<uint16_t>(choice->port)] = true;
     if (++count == 1000) break;
