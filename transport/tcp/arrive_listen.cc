@@ -8,10 +8,7 @@
 namespace devwire {
 namespace {
 
-// A smaller MSS would make us send mostly headers. Linux's tcp_min_snd_mss.
-constexpr uint32_t kMinMss = 48;
-constexpr uint32_t kTimestampsBytes = 12;  // With two nops. RFC 7323 App. A.
-constexpr uint8_t kMaxWindowShift = 14;    // RFC 7323 2.3.
+constexpr uint8_t kMaxWindowShift = 14;  // RFC 7323 2.3.
 
 }  // namespace
 
@@ -91,10 +88,8 @@ void Connection::AdoptSyn(const Segment& seg, Instant now) {
     tcb_.ts_recent_age = now;
   }
   tcb_.sack_permitted = options_.use_sack && peer.sack_permitted;
-  smss_ = std::max<uint32_t>(
-      std::min<uint32_t>(peer.mss.value_or(options_.default_mss), options_.mss),
-      kMinMss);
-  if (tcb_.snd_ts_ok) smss_ -= kTimestampsBytes;
+  snd_mss_.peer = peer.mss.value_or(options_.default_mss);
+  smss_ = EffectiveSndMss();
   congestion_->OnEstablished(
       {.now = now,
        .smss = smss_,

@@ -100,6 +100,7 @@ void Connection::OnRetransmitTimer(Instant now) {
   } else {
     EnterLossRecovery(now);
   }
+  NoteTimeoutForPath(now);
   RestartRetransmitTimer(now);  // RFC 6298 (5.6).
 }
 

@@ -175,10 +175,20 @@ bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
     if (pipe() > 0) return false;
     frto_ = FRto::kOff;
   }
-  const SentSegment* lost = retransmit_queue_.NextLost();
+  SentSegment lost = *retransmit_queue_.NextLost();
+  if (lost.payload_bytes() > smss_) [[unlikely]] {
+    // ACKs of what is in flight make room for its pieces.
+    if (retransmit_queue_.free_records() == 0 && pipe() > 0) return false;
+    if (retransmit_queue_.Recut(smss_)) {
+      lost = *retransmit_queue_.NextLost();
+    } else {  // No record will be free: its beginning alone.
+      lost.len = smss_;
+      lost.has_fin = false;
+    }
+  }
   // With nothing in flight no ACK would come to let it out.
-  if (pipe() > 0 && lost->payload_bytes() > cwnd_room()) return false;
-  FillRetransmission(*lost, now, out);
+  if (pipe() > 0 && lost.payload_bytes() > cwnd_room()) return false;
+  FillRetransmission(lost, now, out);
   retransmit_queue_.OnRetransmitted(now);
   return true;
 }
@@ -186,6 +196,7 @@ bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
 void Connection::FillRetransmission(const SentSegment& sent, Instant now,
                                     TxSegment* out) {
   const uint32_t payload = sent.payload_bytes();
+  DCHECK_LE(payload, smss_);
   const uint64_t offset = OffsetOf(sent.text_seq());
   const bool is_last = offset + payload == queued_offset_;
   uint8_t flags = kAck;
@@ -210,6 +221,7 @@ bool Connection::PollProbe(Instant now, const TxLimits& limits,
   loss_probe_is_due_ = false;
   UpdatePrediction();
   if (!MayProbe() || retransmit_queue_.empty()) return false;
+  if (retransmit_queue_.back().payload_bytes() > smss_) return false;
   ++counts_.tlp_probes;
   uint32_t bytes =
       static_cast<uint32_t>(std::min<uint64_t>(unsent_bytes(), smss_));
@@ -305,6 +317,8 @@ bool Connection::IsSmallSendAllowed(uint32_t bytes, bool is_all) const {
 
 inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
                                     TxSegment* out) {
+  if (now >= snd_mss_.black_hole_until) [[unlikely]]
+    LeaveBlackHole();
   if (flight_size() == 0 && now - last_send_ > rtt_.rto()) {
     congestion_->OnIdle(now - last_send_, rtt_.rto());  // RFC 5681 4.1.
     last_send_ = now;  // Counted, whether or not text goes out now.

@@ -165,6 +165,58 @@ TEST(RetransmitQueueRandom, MarksAreThoseOfAModel) {
   }
 }
 
+// Cut anew at any moment: nothing in flight is forgotten, what was too long is
+// lost, unless it is SACKed, and pieces go out oldest first.
+TEST(RetransmitQueueRandom, RecutKeepsEveryByte) {
+  for (uint64_t seed = 1; seed <= 500; ++seed) {
+    SCOPED_TRACE(seed);
+    Prng prng(seed);
+    RetransmitQueue queue(32);
+    const SeqNum una(0xffff'ff00u);
+    Rack rack(una);
+    Rack::Arrival arrival{.now = kStart, .rtt_min = 2_ms};
+    SeqNum end = una;
+    while (!queue.full() && !prng.Chance(0.05)) {
+      SentSegment sent{.seq = end,
+                       .len = static_cast<uint32_t>(1 + prng.Below(1000)),
+                       .xmit_ts = kStart};
+      queue.Append(sent);
+      end = sent.end();
+    }
+    if (queue.empty()) continue;
+    for (int marks = 0; marks < 8; ++marks) {
+      const size_t i = prng.Below(queue.size());
+      if (prng.Chance(0.5)) {
+        (void)queue.MarkSacked(queue[i].seq, queue[i].end(), &rack, &arrival);
+      } else {
+        queue.MarkFirstLost();
+        if (queue.NextLost() != nullptr) queue.OnRetransmitted(kStart + 1_ms);
+      }
+    }
+    const uint32_t sacked = queue.sacked_bytes();
+    const auto most = static_cast<uint32_t>(50 + prng.Below(1000));
+    const bool is_short = queue.Recut(most);
+    queue.CheckInvariants(una, end);
+    EXPECT_EQ(queue.sacked_bytes(), sacked);
+    if (queue.free_records() > 0 && queue.lost_bytes() > 0) {
+      EXPECT_TRUE(is_short);
+    }
+    for (size_t i = 0; i < queue.size(); ++i) {
+      if (queue[i].len <= most || queue[i].is_sacked) continue;
+      EXPECT_TRUE(queue[i].is_lost) << i;
+      EXPECT_TRUE(queue.full()) << i;
+    }
+    while (const SentSegment* next = queue.NextLost()) {
+      if (next->len > most) break;
+      queue.OnRetransmitted(kStart + 2_ms);
+      queue.CheckInvariants(una, end);
+    }
+    (void)queue.AckTo(end, &rack, &arrival);
+    queue.CheckInvariants(end, end);
+    EXPECT_TRUE(queue.is_calm());
+  }
+}
+
 // -- Rack, RFC 8985 6.2 -------------------------------------------------------
 
 SentSegment Sent(uint32_t seq, Duration at) {

@@ -97,6 +97,11 @@ class RetransmitQueue {
   // The timeout or recovery was a mistake: what was not sent again is in
   // flight.
   void UnmarkLost();
+  // The path does not carry so much text at once any more: cuts what has more,
+  // and is not SACKed, into pieces of at most `most_text`, and marks them lost.
+  // For want of room the rest may stay in one long record, also lost. Whether
+  // the oldest lost one is short enough now. O(records).
+  bool Recut(uint32_t most_text);
 
   // The one to send again next: the oldest record marked lost. Null when there
   // is none.
@@ -121,6 +126,7 @@ class RetransmitQueue {
   void LinkNewest(size_t index);
   void Unlink(const SentSegment& segment, uint32_t number);
   void PopFront();
+  void Relink();
 
   Ring<SentSegment> ring_;
   uint32_t first_number_ = 0;

@@ -273,8 +273,15 @@ TEST(ProbeTrace, OnlySilenceTimesOut) {
 
 // -- the retransmission timer, RFC 6298 ---------------------------------------
 
-TEST(TimeoutTrace, BacksOffAndGivesUp) {
+// Segments of 1000 bytes that no timeout makes smaller: BlackHoleTrace does.
+Trace::Setup NoBlackHole() {
   Trace::Setup setup;
+  setup.options.default_mss = 1000;
+  return setup;
+}
+
+TEST(TimeoutTrace, BacksOffAndGivesUp) {
+  Trace::Setup setup = NoBlackHole();
   setup.options.data_retries = 3;
   Trace t = Trace::Established(setup);
   t.Send(1000).Out(Full(0));
@@ -289,7 +296,7 @@ TEST(TimeoutTrace, BacksOffAndGivesUp) {
 // R1, RFC 9293 3.8.3: after three retransmissions the user, and IP, are told
 // (SHLD-9, SHLD-10); R2 ends it. Once for each time of trouble.
 TEST(TimeoutTrace, StalledAtR1) {
-  Trace t = Trace::Established();
+  Trace t = Trace::Established(NoBlackHole());
   t.Send(1000).Out(Full(0));
   const Duration rto = t.connection().stats().rto;
   t.OutAt(rto, Full(0)).OutAt(3 * rto, Full(0)).ExpectEvents("");
@@ -300,7 +307,7 @@ TEST(TimeoutTrace, StalledAtR1) {
 }
 
 TEST(TimeoutTrace, R2IsLongEnough) {  // SHLD-11: 100 s at least.
-  Trace t = Trace::Established();
+  Trace t = Trace::Established(NoBlackHole());
   t.Send(1000).Out(Full(0));
   const Duration rto = t.connection().stats().rto;
   for (int i = 1; i <= 9; ++i) t.OutAt(((1 << i) - 1) * rto, Full(0));
@@ -319,12 +326,12 @@ TEST(TimeoutTrace, UserTimeoutEndsItSooner) {
 
 // MUST-21: the application sets R2 of one connection, as a time.
 TEST(TimeoutTrace, UserTimeoutIsSetLater) {
-  Trace t = Trace::Established();
+  Trace t = Trace::Established(NoBlackHole());
   const Duration rto = t.connection().stats().rto;
   t.connection().SetUserTimeout(700_ms);
   t.Send(1000).Out(Full(0)).OutAt(rto, Full(0)).OutAt(3 * rto, Full(0));
   t.ExpectQuietUntil(700_ms).Expect(State::kClosed);
-  Trace patient = Trace::Established();
+  Trace patient = Trace::Established(NoBlackHole());
   patient.connection().SetUserTimeout(700_ms);
   patient.Send(1000).Out(Full(0)).OutAt(rto, Full(0));
   patient.connection().SetUserTimeout(std::nullopt);
