@@ -64,11 +64,12 @@ absl::Status CheckOptions(const StackOptions& o) {
                        "StackOptions::address is not set, or prefix_bits is "
                        "beyond it: give the stack an address of its own");
   }
-  if (o.mtu < 576 || o.mtu > 9978) {
+  const uint32_t least_mtu = o.address.is_v4() ? 576 : 1280;  // RFC 8200 5.
+  if (o.mtu < least_mtu || o.mtu > 9978) {
     return ErrnoStatus(EINVAL,
-                       absl::StrFormat("mtu %u is outside 576 to 9978: use the "
+                       absl::StrFormat("mtu %u is outside %u to 9978: use the "
                                        "port's",
-                                       o.mtu));
+                                       o.mtu, least_mtu));
   }
   if (o.max_connections == 0 || o.max_connections > 65535) {
     return ErrnoStatus(

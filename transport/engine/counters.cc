@@ -33,6 +33,8 @@ const char* EngineDropName(EngineDrop drop) {
       return "kNoNeighborRoom";
     case EngineDrop::kBadArp:
       return "kBadArp";
+    case EngineDrop::kBadNd:
+      return "kBadNd";
     case EngineDrop::kBadIcmp:
       return "kBadIcmp";
     case EngineDrop::kCount:
@@ -61,10 +63,16 @@ const char* EngineEventName(EngineEvent event) {
       return "kArpRequestsSent";
     case EngineEvent::kArpRepliesSent:
       return "kArpRepliesSent";
+    case EngineEvent::kSolicitationsSent:
+      return "kSolicitationsSent";
+    case EngineEvent::kAdvertisementsSent:
+      return "kAdvertisementsSent";
     case EngineEvent::kEchoRepliesSent:
       return "kEchoRepliesSent";
     case EngineEvent::kIcmpErrorsReceived:
       return "kIcmpErrorsReceived";
+    case EngineEvent::kPathMtusLowered:
+      return "kPathMtusLowered";
     case EngineEvent::kRulesInstalled:
       return "kRulesInstalled";
     case EngineEvent::kRulesRefused:

@@ -32,6 +32,7 @@ enum class EngineDrop : uint8_t {
   kNoRoute,            // SYN: no route back.
   kNoNeighborRoom,     // SYN: the neighbour table is full.
   kBadArp,
+  kBadNd,  // What RFC 4861 7.1 discards.
   kBadIcmp,
   kCount,
 };
@@ -64,8 +65,11 @@ enum class EngineEvent : uint8_t {
   kResetsSent,
   kArpRequestsSent,
   kArpRepliesSent,
+  kSolicitationsSent,  // IPv6's ARP: RFC 4861.
+  kAdvertisementsSent,
   kEchoRepliesSent,
   kIcmpErrorsReceived,
+  kPathMtusLowered,
   kRulesInstalled,
   kRulesRefused,
   kQueuesRefused,  // A stream went without: Steering::kNoQueue.

@@ -34,6 +34,7 @@
 #include "transport/engine/engine_options.h"
 #include "transport/engine/engine_stream.h"
 #include "transport/engine/neighbor.h"
+#include "transport/engine/path_mtu.h"
 #include "transport/engine/port_table.h"
 #include "transport/engine/send_buffers.h"
 #include "transport/engine/stream_types.h"
@@ -41,6 +42,7 @@
 #include "transport/packet_io.h"
 #include "transport/wire/frame.h"
 #include "transport/wire/icmp.h"
+#include "transport/wire/nd.h"
 #include "transport/wire/pcapng.h"
 
 namespace devwire {
@@ -189,6 +191,7 @@ class Engine final : private FragSink {
   }
   uint32_t half_open_streams() const { return half_open_; }
   const NeighborTable& neighbors() const { return neighbors_; }
+  const PathMtuTable& path_mtus() const { return path_mtus_; }
   const EngineOptions& options() const { return options_; }
   const PacketIo::Limits& nic() const { return io_.limits(); }
   // Nothing of any stream is posted or held: every slot is free or posted.
@@ -284,6 +287,9 @@ class Engine final : private FragSink {
   void OnArp(const RxFrame& frame, const ParsedFrame& parsed);
   void OnIcmp(const RxFrame& frame, const ParsedFrame& parsed);
   void OnIcmpError(const IcmpError& error);
+  void OnTooBig(const IcmpError& error);
+  void SetPathMtu(const IpAddress& peer, uint32_t mtu);
+  void PollPathMtus();
   void SendArp(bool is_reply, const MacAddress& to_mac, const IpAddress& to_ip,
                const MacAddress& ethernet_destination);
   void PollNeighbors();
@@ -291,6 +297,14 @@ class Engine final : private FragSink {
   void RetireEchoes();
   // False when the rate or the ring does not allow it; true when none is due.
   bool SendReset(const ParsedFrame& parsed, const Segment& segment);
+
+  // engine_nd.cc
+  void OnNd(const RxFrame& frame, const ParsedFrame& parsed);
+  void OnSolicitation(const NdMessage& message, const ParsedFrame& parsed);
+  void SendSolicitation(const NeighborTable::Request& request);
+  void SendNd(const NdMessage& message, const IpAddress& to,
+              const MacAddress& to_mac);
+  void AdoptNeighbor(const IpAddress& ip);
 
   // engine_transmit.cc
   void Transmit(EngineStream& s);
@@ -337,10 +351,16 @@ class Engine final : private FragSink {
     std::optional<SeqNum> cookie;            // The ISS, and it is acknowledged.
   };
   EngineStream* NewStream(const NewStreamOptions& open, OpenError* error);
+  // What a packet of `mtu` bytes carries beside its fixed headers.
+  static uint16_t MssOf(const IpAddress& ip, uint32_t mtu) {
+    return static_cast<uint16_t>(mtu - (ip.is_v4() ? 40 : 60));
+  }
   Connection::Options ConnectionOptions(const FourTuple& tuple,
                                         PoolId home) const;
   void Destroy(EngineStream& s);
   bool AcquireNextHop(EngineStream& s, OpenError* error);
+  HeaderTemplate HeadersTo(const MacAddress& mac, const FourTuple& tuple,
+                           uint8_t dscp) const;
   OpenError CheckOpen(const IpAddress& ip, std::optional<PoolId> pool) const;
   ReceiveLimits LimitsOf(PoolId pool, uint32_t streams) const;
   void TakeShare(EngineStream& s);
@@ -372,6 +392,7 @@ class Engine final : private FragSink {
   Demux demux_;
   TimerHeap timers_;
   NeighborTable neighbors_;
+  PathMtuTable path_mtus_;
   PortTable ports_;
   std::vector<std::unique_ptr<EngineStream>> streams_;  // By index.
   std::vector<uint16_t> generations_;                   // By index.

@@ -31,6 +31,7 @@ Engine::Engine(const EngineOptions& options, PacketIo& io, const Clock& clock,
       demux_(options.max_connections, options.secret.k0),
       timers_(options.max_connections),
       neighbors_(options.neighbors),
+      path_mtus_({.link_mtu = options.mtu}),
       ports_(options.first_local_port, options.port_block_bits, options.secret),
       streams_(options.max_connections),
       generations_(options.max_connections, 1),
@@ -168,7 +169,8 @@ Connection::Options Engine::ConnectionOptions(const FourTuple& tuple,
   const PoolUse& use = pool_use_[static_cast<size_t>(home)];
   Connection::Options tcp = options_.tcp;
   const bool is_v4 = tuple.local.ip.is_v4();
-  tcp.mss = static_cast<uint16_t>(options_.mtu - (is_v4 ? 40 : 60));
+  tcp.mss = MssOf(tuple.local.ip, options_.mtu);
+  tcp.path_mss = MssOf(tuple.remote.ip, path_mtus_.Mtu(tuple.remote.ip));
   if (options_.max_mss != 0) tcp.mss = std::min(tcp.mss, options_.max_mss);
   tcp.default_mss = is_v4 ? 536 : 1220;  // RFC 9293 MUST-15.
   tcp.iss = InitialSequenceNumber(tuple, options_.secret, now_);
@@ -217,6 +219,18 @@ EngineStream* Engine::NewStream(const NewStreamOptions& open,
   if (!open.is_half_open) TakeShare(s);
   *error = OpenError::kNone;
   return &s;
+}
+
+HeaderTemplate Engine::HeadersTo(const MacAddress& mac, const FourTuple& tuple,
+                                 uint8_t dscp) const {
+  return HeaderTemplate(
+      {.source_mac = io_.limits().mac,
+       .destination_mac = mac,
+       .tuple = tuple,
+       .ttl = options_.ttl,
+       .dscp = dscp,
+       .flow_label =
+           tuple.local.ip.is_v4() ? 0 : FlowLabel(tuple, options_.secret)});
 }
 
 bool Engine::AcquireNextHop(EngineStream& s, OpenError* error) {

@@ -141,11 +141,8 @@ void Engine::AnswerByCookie(const RxFrame& frame, const ParsedFrame& parsed,
     tcp.options.sack_permitted = facts.sack_permitted;
     if (facts.window_scale) tcp.options.window_scale = window.wanted_shift();
   }
-  const HeaderTemplate headers({.source_mac = io_.limits().mac,
-                                .destination_mac = parsed.source_mac,
-                                .tuple = parsed.tuple,
-                                .ttl = options_.ttl,
-                                .dscp = options_.dscp});
+  const HeaderTemplate headers =
+      HeadersTo(parsed.source_mac, parsed.tuple, options_.dscp);
   const uint32_t bytes = headers.Emit(tcp, {}, at);
   if (capture_ != nullptr) {
     RecordFrame(frame, nullptr);

@@ -28,6 +28,7 @@ bool Engine::Poll() {
   DrainTokens();
   PollRegions();
   PollNeighbors();
+  PollPathMtus();
   PollDeadlines();
   io_.Replenish();
   PollDirty();
@@ -38,7 +39,8 @@ bool Engine::Poll() {
 
 Instant Engine::NextDeadline() const {
   if (!dirty_.empty()) return now_;
-  return std::min(timers_.NextDeadline(), neighbors_.NextDeadline());
+  return std::min({timers_.NextDeadline(), neighbors_.NextDeadline(),
+                   path_mtus_.NextDeadline()});
 }
 
 void Engine::DrainTokens() {

@@ -29,7 +29,7 @@ struct SipState {
   }
 };
 
-enum class Purpose : uint8_t { kIss, kTimestamps, kCookie, kPort };
+enum class Purpose : uint8_t { kIss, kTimestamps, kCookie, kPort, kFlowLabel };
 
 uint64_t HashTuple(const FourTuple& tuple, const HashKey& key, Purpose purpose,
                    uint64_t number = 0) {
@@ -78,6 +78,12 @@ uint32_t TimestampOffset(const FourTuple& tuple, const HashKey& secret) {
 uint64_t PortHash(FourTuple tuple, const HashKey& secret) {
   tuple.local.port = Port{0};
   return HashTuple(tuple, secret, Purpose::kPort);
+}
+
+uint32_t FlowLabel(const FourTuple& tuple, const HashKey& secret) {
+  const uint64_t hash = HashTuple(tuple, secret, Purpose::kFlowLabel);
+  const auto label = static_cast<uint32_t>(hash & 0xfffff);
+  return label == 0 ? 1 : label;
 }
 
 uint32_t CookieHash(const FourTuple& tuple, const HashKey& secret,

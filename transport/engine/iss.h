@@ -33,6 +33,8 @@ uint32_t TimestampOffset(const FourTuple& tuple, const HashKey& secret);
 // Of where to look for a local port to this destination. RFC 6056 3.3.4; F and
 // G are the two halves. The tuple's local port does not count.
 uint64_t PortHash(FourTuple tuple, const HashKey& secret);
+// Of an IPv6 flow, 20 bits, never 0. RFC 6437 3.
+uint32_t FlowLabel(const FourTuple& tuple, const HashKey& secret);
 // Of SYN cookies; see syn_cookie.h for `epoch`.
 uint32_t CookieHash(const FourTuple& tuple, const HashKey& secret,
                     uint64_t epoch);

@@ -45,6 +45,19 @@ TEST(InitialSequenceNumber, CountsFourMicrosecondsAboveAHash) {
             TimestampOffset(Tuple(1001), kSecret));
 }
 
+// RFC 6437 3: 20 bits, not 0, the same for all packets of a flow.
+TEST(FlowLabel, IsUniformAndNeverZero) {
+  std::set<uint32_t> labels;
+  for (uint16_t port = 1; port <= 1000; ++port) {
+    const uint32_t label = FlowLabel(Tuple(port), kSecret);
+    EXPECT_GT(label, 0u);
+    EXPECT_LT(label, 1u << 20);
+    EXPECT_EQ(FlowLabel(Tuple(port), kSecret), label);
+    labels.insert(label);
+  }
+  EXPECT_GT(labels.size(), 990u);
+}
+
 TEST(SynCookie, BringsBackTheMssBelow) {
   const SeqNum irs(0xfffffff0);
   const struct {
