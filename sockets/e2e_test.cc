@@ -177,11 +177,29 @@ TEST(Split, SackBlocksBehindTheSplitAreRead) {
   EXPECT_GT(tails, 0u);
 }
 
+// Neither has a static neighbour: both ask. RFC 4861.
 TEST(Split, Ipv6IntoDeviceMemoryUnderFull) {
   TwoStacks net({.nic = ",profile=full", .ipv6 = true});
   TwoStacks::Pair pair = net.Connect();
   TransferAndCheck(net, pair, {.bytes = 300'000});
   EXPECT_EQ(net.server().Nic().payload_landed_host_bytes, 0u);
+}
+
+// The profile mlx5 verifies no IPv6 checksum: software does, in host memory.
+TEST(Split, Ipv6HostStreamUnderMlx5) {
+  TwoStacks net({.nic = ",loss=0.01,corrupt=0.01,seed=5", .ipv6 = true});
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  std::vector<std::byte> out(300'000);
+  for (size_t i = 0; i < out.size(); ++i) out[i] = PatternByte(6, i);
+  std::vector<std::byte> in(out.size());
+  size_t sent = 0;
+  size_t got = 0;
+  ASSERT_TRUE(net.Until([&] {
+    sent += *pair.client->SendHost(std::span(out).subspan(sent));
+    got += pair.server->Read(std::span(in).subspan(got))->bytes;
+    return got == out.size();
+  }));
+  EXPECT_TRUE(in == out);
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ class TwoStacks {
     uint64_t receive_bytes = 2 << 20;
     std::string nic;          // Further keys of both devices: ",loss=0.01".
     uint32_t client_mtu = 0;  // 0: mtu. Of its stack, slots and port.
-    bool ipv6 = false;        // fd00::1 and fd00::2, static neighbours.
+    bool ipv6 = false;        // fd00::1 and fd00::2.
     StackOptions stack;       // What is not set here.
   };
   struct Side {
