@@ -387,6 +387,7 @@ class Connection {
   }
   void SetProbeTimer(Instant now);
   void SetPersistTimer(Instant now);
+  Duration PersistWait() const;
 
   // keepalive.cc
   void OnKeepAliveTimer(Instant now);

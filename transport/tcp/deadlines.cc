@@ -112,6 +112,13 @@ void Connection::OnPersistTimer(Instant now) {
     EnterClosed(TcpError::kTimedOut);
     return;
   }
+  // RFC 6429 4: a peer may answer like that for ever, but nobody waits for it.
+  // As Linux: not before the longest pause between two probes was reached.
+  if (IsOrphan() && persist_backoffs_ >= RetryLimit() &&
+      PersistWait() >= options_.rtt.rto_max) {
+    Abort(TcpError::kTimedOut);
+    return;
+  }
   override_is_due_ = true;
   is_plain_ = false;
   if (persist_backoffs_ < kMaxPersistBackoffs) ++persist_backoffs_;
@@ -123,12 +130,17 @@ void Connection::SetPersistTimer(Instant now) {
     timers_.Set(Timer::kPersist, now + options_.cork_time);
     return;
   }
-  // The first probe after the RTO, then exponentially. SHLD-30, MUST-36.
+  timers_.Set(Timer::kPersist,
+              now + std::min(PersistWait(), options_.rtt.rto_max));
+}
+
+// The first probe after the RTO, then exponentially. SHLD-30, MUST-36.
+Duration Connection::PersistWait() const {
   Duration wait = rtt_.rto();
   for (int i = 0; i < persist_backoffs_ && wait < options_.rtt.rto_max; ++i) {
     wait = 2 * wait;
   }
-  timers_.Set(Timer::kPersist, now + std::min(wait, options_.rtt.rto_max));
+  return wait;
 }
 
 }  // namespace devwire

@@ -271,6 +271,28 @@ TEST(ProbeTrace, OnlySilenceTimesOut) {
   EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
 }
 
+// RFC 6429: a closed window that nobody waits for any more, though the peer
+// answers each probe, ends with a reset.
+TEST(ProbeTrace, AnOrphanDoesNotProbeForEver) {
+  Trace::Setup setup;
+  setup.options.orphan_retries = 3;
+  setup.options.rtt.rto_max = 1_s;
+  Trace t = Trace::Established(setup);
+  t.Send(1000).Out(Full(0));
+  t.In(".  1:1(0) ack 1001 win 0").Send(10).OutNothing();
+  t.Close().ShutdownReceive().OutNothing();
+  const auto next = [&] {
+    return t.connection().NextDeadline() -
+           Instant::FromNanoseconds(1'000'000'000);
+  };
+  for (int i = 0; i < 3; ++i) {
+    t.OutAt(next(), ".  1001:1002(1) ack 1");
+    t.In(".  1:1(0) ack 1001 win 0").OutNothing().Expect(State::kFinWait1);
+  }
+  t.OutAt(next(), "R. 1001:1001(0) ack 1").Expect(State::kClosed);
+  EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
+}
+
 // -- the retransmission timer, RFC 6298 ---------------------------------------
 
 // Segments of 1000 bytes that no timeout makes smaller: BlackHoleTrace does.
