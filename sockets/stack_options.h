@@ -43,6 +43,8 @@ struct StackOptions {
   std::vector<StaticNeighbor> neighbors;
 
   Mode mode = Mode::kCallerPolls;
+  // Streams at a time, 1 to 65535. Closed ones in TIME-WAIT count, but make
+  // room for new ones.
   uint32_t max_connections = 1024;
   // Regions that may be bound to receive into, 1 to 62: each may come to need
   // two data queues (streams with and without timestamps), whose header memory

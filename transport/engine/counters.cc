@@ -107,6 +107,8 @@ const char* EngineEventName(EngineEvent event) {
       return "kDeviceFailed";
     case EngineEvent::kTimeWaitsReopened:
       return "kTimeWaitsReopened";
+    case EngineEvent::kTimeWaitsEvicted:
+      return "kTimeWaitsEvicted";
     case EngineEvent::kOrphansReset:
       return "kOrphansReset";
     case EngineEvent::kCount:

@@ -87,6 +87,7 @@ enum class EngineEvent : uint8_t {
   kRegionsRevoked,
   kDeviceFailed,
   kTimeWaitsReopened,  // RFC 6191.
+  kTimeWaitsEvicted,   // For a new stream, at max_connections.
   kOrphansReset,       // Beyond max_orphans.
   kCount,
 };

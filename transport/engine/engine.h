@@ -13,8 +13,9 @@
 //           destructor aborts what is open and gives every slot back.
 // Cost:     Poll() neither allocates nor makes a system call, but for opening
 //           a connection, which takes its memory.
-// Limits:   max_connections streams, kMaxPools pools; what happens at a limit
-//           is counted by name (counters.h).
+// Limits:   max_connections streams, of which those in TIME-WAIT make room for
+//           others, kMaxPools pools; what happens at a limit is counted by
+//           name (counters.h).
 #ifndef TRANSPORT_ENGINE_ENGINE_H_
 #define TRANSPORT_ENGINE_ENGINE_H_
 
@@ -339,6 +340,7 @@ class Engine final : private FragSink {
   bool ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
                       EngineStream& s);
   bool IsReopenable(const FourTuple& tuple);
+  bool EvictTimeWait();
   void CountOrphan(EngineStream& s);
   void UncountOrphan(EngineStream& s);
 
@@ -415,6 +417,8 @@ class Engine final : private FragSink {
   std::optional<int> host_rule_error_;
 
   List<EngineStream, DirtyTag> dirty_;
+  // In TIME-WAIT without a handle, the oldest first.
+  List<EngineStream, TimeWaitTag> time_waits_;
   Ring<Echo> echoes_;
   std::array<RxFrame, kBurst> burst_;
   size_t burst_size_ = 0;

@@ -189,7 +189,7 @@ Connection::Options Engine::ConnectionOptions(const FourTuple& tuple,
 EngineStream* Engine::NewStream(const NewStreamOptions& open,
                                 OpenError* error) {
   *error = OpenError::kTooMany;
-  if (free_streams_.empty()) return nullptr;
+  if (free_streams_.empty() && !EvictTimeWait()) return nullptr;
   const PoolId home = open.pool.value_or(kHostPool);
   Connection::Options tcp = ConnectionOptions(open.tuple, home);
   tcp.challenge_budget = &challenge_budget_;
@@ -259,6 +259,7 @@ void Engine::Destroy(EngineStream& s) {
   RemoveRule(s);
   s.ListNode<EngineStream, DirtyTag>::Unlink();
   s.ListNode<EngineStream, AcceptTag>::Unlink();
+  s.ListNode<EngineStream, TimeWaitTag>::Unlink();
   timers_.Set(index, Instant::Never());
   // Not when it gave it up: another stream may have it by now.
   ForgetTuple(s);

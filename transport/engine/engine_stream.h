@@ -36,11 +36,13 @@ enum class UnreachableCause : uint8_t { kNone, kNoRoute, kNoNeighbor, kIcmp };
 
 struct DirtyTag;
 struct AcceptTag;
+struct TimeWaitTag;
 
 // Lifetime: from Connect or a SYN until the connection is CLOSED, nothing of
 // it is posted for sending, and no handle is held.
 struct EngineStream : ListNode<EngineStream, DirtyTag>,
-                      ListNode<EngineStream, AcceptTag> {
+                      ListNode<EngineStream, AcceptTag>,
+                      ListNode<EngineStream, TimeWaitTag> {
   static constexpr size_t kMaxCompletions = 512;
 
   EngineStream(const Connection::Options& options, FragSink& sink,

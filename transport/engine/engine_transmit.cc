@@ -115,7 +115,12 @@ bool Engine::Settle(EngineStream& s) {
     }
   }
   // Nothing follows that needs its queue: the rule's room is others'.
-  if (s.connection.state() == State::kTimeWait) RemoveRule(s);
+  if (s.connection.state() == State::kTimeWait) {
+    RemoveRule(s);
+    if (!s.is_open && !s.ListNode<EngineStream, TimeWaitTag>::is_linked()) {
+      time_waits_.PushBack(&s);
+    }
+  }
   if (s.is_orphan) UncountOrphan(s);
   SetTimer(s);
   if (s.is_finished && !s.is_open && s.send_queue.empty()) {
