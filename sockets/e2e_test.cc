@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "sockets/two_stacks.h"
+#include "transport/verbs/verbs_fixture.h"
 
 namespace devwire {
 namespace {
@@ -87,6 +88,36 @@ TEST(EndToEnd, SlotSizes) {
     TransferAndCheck(net, pair, {.bytes = 8 << 20});
     EXPECT_TRUE(net.Until([&] { return net.SlotsHeld() == 0; }));
   }
+}
+
+// RFC 4821: the path narrows in the middle of a stream, and nobody says so.
+TEST(EndToEnd, ANarrowPathThatSaysNothing) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  constexpr uint64_t kBytes = 1'000'000;
+  PatternSender sender(*pair.client, net.client(),
+                       {.bytes = kBytes, .offset = 2 << 20});
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  bool is_narrow = false;
+  bool end = false;
+  ASSERT_TRUE(net.Until(
+      [&] {
+        if (!is_narrow && receiver.bytes() >= kBytes / 4) {
+          is_narrow = true;
+          ChangeSoftnic("dev=" + net.client().device +
+                        ",fault_side=tx,path_mtu=1200");
+        }
+        const bool sent = sender.Step();
+        end = end || receiver.Step();
+        return sent && end;
+      },
+      60_s))
+      << "received " << receiver.bytes();
+  EXPECT_TRUE(is_narrow);
+  EXPECT_EQ(receiver.bytes(), kBytes);
+  EXPECT_EQ(receiver.first_wrong(), std::nullopt);
+  EXPECT_GT(net.client().Nic().wire_tx_lost, 0u);
+  EXPECT_LE(pair.client->Info()->snd_mss, 1024u);
 }
 
 // Chunks of many small spans: a frame can gather only so many.

@@ -80,6 +80,13 @@ class Net {
     }
     return 0;
   }
+  uint64_t Counted(const std::string& event) {
+    const StackCounters counters = stack_->Counters().value();
+    for (const auto& e : counters.events) {
+      if (e.name == event) return e.value;
+    }
+    return 0;
+  }
   HandPeer& peer() { return *peer_; }
   Stream& stream() { return *stream_; }
   Listener& listener() { return *listener_; }
