@@ -95,9 +95,9 @@ class Connection {
     Duration challenge_ack_interval = 500_ms;     // RFC 5961 7: 10 in 5 s.
     // Shared by the connections of an engine, which outlives them; null: none.
     ChallengeBudget* challenge_budget = nullptr;
-    // How long small segments are sent where large ones seemed to die; Linux's
-    // tcp_probe_interval.
-    Duration black_hole_time = 600_s;
+    // How often a path that is narrower than it should be is tried again with
+    // all that it might carry. RFC 4821 7.6.3; Linux's tcp_probe_interval.
+    Duration path_search_time = 600_s;
     CongestionFactory congestion = &NewNewReno;
     // IW, RFC 6928 2; empty: its ten segments or about 14,600 bytes.
     std::optional<uint32_t> initial_window_segments;
@@ -363,7 +363,10 @@ class Connection {
   uint32_t EffectiveSndMss() const;
   void ApplyPathMss();
   void NoteTimeoutForPath(Instant now);
-  void LeaveBlackHole();
+  bool StepPathSearch(Instant now, const TxLimits& limits, TxSegment* out);
+  bool PollPathProbe(Instant now, const TxLimits& limits, TxSegment* out);
+  bool IsOnlyProbeLost();
+  void OnProbeLost();
 
   // deadlines.cc
   void OnRetransmitDeadline(Instant now);

@@ -60,7 +60,10 @@ void Connection::OnReorderingTimer(Instant now) {
                .flight_before = flight_size(),
                .sacked_before = retransmit_queue_.sacked_bytes()};
   DetectLoss(&news, now);  // Sets the timer for what comes next.
-  if (news.lost > 0 && recovery_ == Recovery::kOpen) {
+  if (news.lost == 0 || recovery_ != Recovery::kOpen) return;
+  if (IsOnlyProbeLost()) {
+    OnProbeLost();
+  } else {
     EnterFastRecovery(news, now);
   }
 }

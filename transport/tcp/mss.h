@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "base/time.h"
+#include "transport/seq.h"
 
 namespace devwire {
 
@@ -15,15 +17,28 @@ inline constexpr uint32_t kMinSndMss = 48;
 inline constexpr uint32_t kTimestampsBytes = 12;
 
 // What a segment may carry, timestamps included: by the peer's MSS option, by
-// what is known of the path, and by what seems to get through it.
+// what is known of the path, and by what gets through where longer segments die
+// without a word. RFC 4821's search_low and search_high:
+//
+//   known to get through     may be tried        does not, or is not allowed
+//   ------------------- low ]------------- high ]---------------------------
 struct SndMss {
   uint32_t peer = 0;
   uint32_t path = 0;
-  uint32_t black_hole = UINT32_MAX;
-  Instant black_hole_until = Instant::Never();  // Never(): none is suspected.
 
+  bool is_searching = false;  // A black hole is suspected; else all is open.
+  uint32_t low = UINT32_MAX;
+  uint32_t high = UINT32_MAX;
+  // `high` is tried first, and then the middle.
+  bool starts_high = false;
+  Instant search_again = Instant::Never();  // The path may have grown.
+  // The segment of more than `low` that is in flight, if one is.
+  std::optional<SeqNum> probe_end;
+  uint32_t probe = 0;  // What it carries, counted as the others.
+
+  uint32_t allowed() const { return std::min(peer, path); }
   uint32_t least() const {
-    return std::max(std::min({peer, path, black_hole}), kMinSndMss);
+    return std::max(std::min(allowed(), low), kMinSndMss);
   }
 };
 

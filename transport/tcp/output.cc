@@ -177,6 +177,7 @@ bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
   }
   SentSegment lost = *retransmit_queue_.NextLost();
   if (lost.payload_bytes() > smss_) [[unlikely]] {
+    if (snd_mss_.probe_end == lost.end()) OnProbeLost();
     // ACKs of what is in flight make room for its pieces.
     if (retransmit_queue_.free_records() == 0 && pipe() > 0) return false;
     if (retransmit_queue_.Recut(smss_)) {
@@ -317,8 +318,9 @@ bool Connection::IsSmallSendAllowed(uint32_t bytes, bool is_all) const {
 
 inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
                                     TxSegment* out) {
-  if (now >= snd_mss_.black_hole_until) [[unlikely]]
-    LeaveBlackHole();
+  if (snd_mss_.is_searching && StepPathSearch(now, limits, out)) [[unlikely]] {
+    return true;
+  }
   if (flight_size() == 0 && now - last_send_ > rtt_.rto()) {
     congestion_->OnIdle(now - last_send_, rtt_.rto());  // RFC 5681 4.1.
     last_send_ = now;  // Counted, whether or not text goes out now.

@@ -1,4 +1,11 @@
 // Paths that carry less than the peer takes: told by ICMP, or found out.
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "transport/tcp/trace.h"
 
@@ -93,8 +100,7 @@ TEST(PathMtuTrace, KnownBeforeTheHandshake) {
 }
 
 // RFC 4821, Linux's tcp_mtu_probing = 1: after three timeouts in a row segments
-// become smaller, half each time, down to the family's default; after ten
-// minutes the old size is tried again.
+// become smaller, half each time, down to the family's default.
 TEST(BlackHoleTrace, FullSegmentsDieAndSmallOnesDoNot) {
   Trace t = Trace::Established({.mss = 1460});
   t.Send(1460).Out("P. 1:1461(1460) ack 1");
@@ -107,8 +113,98 @@ TEST(BlackHoleTrace, FullSegmentsDieAndSmallOnesDoNot) {
                      "P. 1073:1461(388) ack 1");
   EXPECT_EQ(t.connection().stats().smss, 536u);
   t.At(16 * rto).In(".  1:1(0) ack 1461").OutNothing();
-  t.Send(536).Out("P. 1461:1997(536) ack 1").In(".  1:1(0) ack 1997");
-  t.At(15 * rto + 600_s).Send(1460).Out("P. 1997:3457(1460) ack 1");
+  t.Send(1460).Out(".  1461:1997(536) ack 1", ".  1997:2533(536) ack 1",
+                   "P. 2533:2921(388) ack 1");
+}
+
+// Carries segments of up to so many bytes of text, and loses longer ones. The
+// peer has SACK, and acknowledges each that comes.
+class NarrowPath {
+ public:
+  NarrowPath(Trace& t, uint32_t carries) : carries(carries), trace_(t) {}
+
+  // Ten milliseconds later, or when the next timer fires: what is sent then.
+  void Flight() {
+    Connection& c = trace_.connection();
+    (void)c.Send(200'000);
+    now_ += 10_ms;
+    if (!got_one_) now_ = std::max(now_, c.NextDeadline() - kStart);
+    got_one_ = false;
+    trace_.At(now_);
+    TxSegment out;
+    std::vector<std::pair<uint32_t, uint32_t>> arrived;
+    while (c.PollTransmit(kStart + now_, {}, &out)) {
+      const uint32_t left = out.seq - c.tcb().iss;
+      if (out.payload_bytes <= carries) {
+        arrived.push_back({left, left + out.payload_bytes});
+      }
+    }
+    for (const auto& [left, right] : arrived) Acknowledge(left, right);
+  }
+
+  void Wait(Duration time) { now_ += time; }
+
+  uint32_t carries;
+
+ private:
+  static constexpr Instant kStart = Instant::FromNanoseconds(1'000'000'000);
+
+  void Acknowledge(uint32_t left, uint32_t right) {
+    got_one_ = true;
+    beyond_[left] = right;
+    while (!beyond_.empty() && beyond_.begin()->first <= next_) {
+      next_ = std::max(next_, beyond_.begin()->second);
+      beyond_.erase(beyond_.begin());
+    }
+    std::string ack = absl::StrCat(".  1:1(0) ack ", next_);
+    if (!beyond_.empty()) {  // One hole: the probe.
+      absl::StrAppend(&ack, " <sack ", beyond_.begin()->first, ":",
+                      beyond_.rbegin()->second, ">");
+    }
+    trace_.In(ack);
+  }
+
+  Trace& trace_;
+  Duration now_;
+  bool got_one_ = true;
+  uint32_t next_ = 1;
+  std::map<uint32_t, uint32_t> beyond_;
+};
+
+// RFC 4821 7.3 to 7.6: longer segments, one at a time, find out what gets
+// through. One that is lost costs a retransmission, and no congestion window.
+TEST(BlackHoleTrace, ProbesFindWhatGetsThrough) {
+  Trace t = Trace::Established({.mss = 8960, .sack = true});
+  NarrowPath path(t, 4000);
+  for (int i = 0; i < 100; ++i) path.Flight();
+  Connection::Stats stats = t.connection().stats();
+  EXPECT_EQ(stats.black_holes, 1u);
+  EXPECT_LE(stats.smss, 4000u);
+  EXPECT_GT(stats.smss, 4000u - 8u);
+  EXPECT_GE(stats.path_probes, 5u);
+  EXPECT_LE(stats.path_probes, 13u) << "a binary search of 8 KB";
+  EXPECT_EQ(stats.fast_recoveries, 0u);
+  EXPECT_EQ(stats.timeouts, 3u);
+  // Ten minutes later the path carries all: one probe tells.
+  path.carries = 8960;
+  path.Wait(600_s);
+  for (int i = 0; i < 10; ++i) path.Flight();
+  EXPECT_EQ(t.connection().stats().smss, 8960u);
+  EXPECT_EQ(t.connection().stats().path_probes, stats.path_probes + 1);
+  EXPECT_EQ(t.connection().stats().timeouts, 3u);
+}
+
+// The path became still narrower: what got through does not any more.
+TEST(BlackHoleTrace, AHoleWithinTheHole) {
+  Trace t = Trace::Established({.mss = 8960, .sack = true});
+  NarrowPath path(t, 4000);
+  for (int i = 0; i < 100; ++i) path.Flight();
+  path.carries = 600;
+  for (int i = 0; i < 200; ++i) path.Flight();
+  const Connection::Stats stats = t.connection().stats();
+  EXPECT_LE(stats.smss, 600u);
+  EXPECT_GE(stats.smss, 536u);
+  EXPECT_EQ(stats.black_holes, 3u) << "1024 died too";
 }
 
 // A connection whose segments are small anyhow has another trouble.
