@@ -1,5 +1,6 @@
 // What strangers can make a connection do: SYNs that nobody answers for, SYN
 // cookies, challenge ACKs.
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "transport/tcp/challenge_budget.h"
 #include "transport/tcp/trace.h"
@@ -52,6 +53,17 @@ TEST(CookieTrace, TheAckMayCloseAtOnce) {
   t.Out(".  1:1(0) ack 2").Expect(State::kCloseWait);
   t.Close().Out("F. 1:1(0) ack 2").Expect(State::kLastAck);
   t.In(".  2:2(0) ack 2").Expect(State::kClosed);
+}
+
+// A peer that asks for a byte at a time would have us send headers alone.
+// Linux's tcp_min_snd_mss.
+TEST(TinyMssTrace, HasAFloor) {
+  for (const char* offer : {"<mss 0>", "<mss 1>", "<mss 48>"}) {
+    Trace t({});
+    t.OpenPassive(absl::StrCat("S 0:0(0) ", offer)).Out("S. 0:0(0) ack 1");
+    t.In(".  1:1(0) ack 1").OutNothing().Expect(State::kEstablished);
+    t.Send(96).Out(".  1:49(48) ack 1", "P. 49:97(48) ack 1");
+  }
 }
 
 // RFC 5961 7. All connections of an engine draw on one budget.

@@ -83,6 +83,7 @@ uint32_t RetransmitQueue::MarkSacked(SeqNum left, SeqNum right, Rack* rack,
   size_t i = start;
   while (i < ring_.size()) {
     SentSegment& sent = ring_[i];
+    ++sack_steps_;
     if (sent.is_sacked) {
       const size_t next = IndexOf(sent.next);
       // Halves the way for the next time.

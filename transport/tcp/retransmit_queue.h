@@ -76,6 +76,8 @@ class RetransmitQueue {
   // Returns how many bytes of them were not before.
   uint32_t MarkSacked(SeqNum left, SeqNum right, Rack* rack,
                       Rack::Arrival* arrival);
+  // Records that MarkSacked() has looked at: what the peer's blocks cost.
+  uint64_t sack_steps() const { return sack_steps_; }
   // The peer reneged: it threw away what it had SACKed. RFC 2018 8.
   void ForgetSacked();
 
@@ -133,6 +135,7 @@ class RetransmitQueue {
   uint32_t lost_bytes_ = 0;
   uint32_t sacked_bytes_ = 0;
   uint32_t sacked_segments_ = 0;
+  uint64_t sack_steps_ = 0;
   size_t lost_hint_ = 0;  // No record before this one is marked lost.
   // No record before this one is in flight for the first time.
   size_t original_hint_ = 0;
