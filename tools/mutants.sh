@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly cache="${XDG_CACHE_HOME:-$HOME/.cache}/devwire"
-readonly tests=(//transport/tcp/... //transport/sim/...)
+readonly tests=(//transport/tcp/... //transport/engine/... //transport/sim/...)
 failed=0
 
 fail() {
