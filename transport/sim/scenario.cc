@@ -105,6 +105,19 @@ TcpHost::App DrawApp(Prng& prng, uint16_t mss) {
   return app;
 }
 
+// A path whose ICMP is lost becomes narrower, not below what every host takes.
+// Not behind a box that merges segments: it would do so again and again.
+void DrawNarrowing(Prng& prng, TcpScenario* s) {
+  TcpSimSetup& t = s->setup;
+  const auto merges = [](const std::optional<Middlebox::Options>& box) {
+    return box && box->merge > 0;
+  };
+  if (!prng.Chance(0.1) || merges(t.box_up) || merges(t.box_down)) return;
+  t.faults.path_mtu = static_cast<uint32_t>(576 + prng.Below(900));
+  t.faults.narrows_after = LogDuration(prng, 1_ms, 2_s);
+  s->name += " narrows";
+}
+
 // What ends connections before their time.
 void DrawEndings(Prng& prng, TcpScenario* s) {
   TcpSimSetup& t = s->setup;
@@ -186,6 +199,7 @@ TcpScenario DrawTcpScenario(uint64_t seed) {
     t.attack_gap = LogDuration(prng, 20_us, 20_ms);
     s.name += " attacked";
   }
+  DrawNarrowing(prng, &s);
   return s;
 }
 
