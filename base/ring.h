@@ -55,6 +55,10 @@ class Ring {
     DCHECK(!empty());
     ++head_;
   }
+  void PopBack() {
+    DCHECK(!empty());
+    --tail_;
+  }
   void Clear() { head_ = tail_; }
 
  private:

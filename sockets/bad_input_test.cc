@@ -229,6 +229,7 @@ TEST_F(OpenBadInput, TcpKnobsOutOfRange) {
       {"rto_max is 121 s", [](TcpKnobs& k) { k.rto_max = 121_s; }},
       {"syn_retries is -1: set it to 0 to 127",
        [](TcpKnobs& k) { k.syn_retries = -1; }},
+      {"synack_retries is 128", [](TcpKnobs& k) { k.synack_retries = 128; }},
       {"data_retries is 128", [](TcpKnobs& k) { k.data_retries = 128; }},
       {"orphan_retries", [](TcpKnobs& k) { k.orphan_retries = 128; }},
       {"user_timeout is 0 s", [](TcpKnobs& k) { k.user_timeout = Duration(); }},
@@ -241,7 +242,9 @@ TEST_F(OpenBadInput, TcpKnobsOutOfRange) {
       {"fin_wait_2", [](TcpKnobs& k) { k.fin_wait_2 = 601_s; }},
       {"max_orphans", [](TcpKnobs& k) { k.max_orphans = 65536; }},
       {"challenge_ack_interval is 11 s: set it to 0 s to 10 s",
-       [](TcpKnobs& k) { k.challenge_ack_interval = 11_s; }}};
+       [](TcpKnobs& k) { k.challenge_ack_interval = 11_s; }},
+      {"challenge_acks_per_second is 1000001: set it to 0 to 1000000",
+       [](TcpKnobs& k) { k.challenge_acks_per_second = 1'000'001; }}};
   for (const Row& row : rows) {
     SCOPED_TRACE(row.words);
     StackOptions o = One();

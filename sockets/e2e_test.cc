@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "sockets/two_stacks.h"
+#include "transport/verbs/verbs_fixture.h"
 
 namespace devwire {
 namespace {
@@ -87,6 +88,36 @@ TEST(EndToEnd, SlotSizes) {
     TransferAndCheck(net, pair, {.bytes = 8 << 20});
     EXPECT_TRUE(net.Until([&] { return net.SlotsHeld() == 0; }));
   }
+}
+
+// RFC 4821: the path narrows in the middle of a stream, and nobody says so.
+TEST(EndToEnd, ANarrowPathThatSaysNothing) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  constexpr uint64_t kBytes = 1'000'000;
+  PatternSender sender(*pair.client, net.client(),
+                       {.bytes = kBytes, .offset = 2 << 20});
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  bool is_narrow = false;
+  bool end = false;
+  ASSERT_TRUE(net.Until(
+      [&] {
+        if (!is_narrow && receiver.bytes() >= kBytes / 4) {
+          is_narrow = true;
+          ChangeSoftnic("dev=" + net.client().device +
+                        ",fault_side=tx,path_mtu=1200");
+        }
+        const bool sent = sender.Step();
+        end = end || receiver.Step();
+        return sent && end;
+      },
+      60_s))
+      << "received " << receiver.bytes();
+  EXPECT_TRUE(is_narrow);
+  EXPECT_EQ(receiver.bytes(), kBytes);
+  EXPECT_EQ(receiver.first_wrong(), std::nullopt);
+  EXPECT_GT(net.client().Nic().wire_tx_lost, 0u);
+  EXPECT_LE(pair.client->Info()->snd_mss, 1200u - 40 - 12);
 }
 
 // Chunks of many small spans: a frame can gather only so many.
@@ -177,11 +208,29 @@ TEST(Split, SackBlocksBehindTheSplitAreRead) {
   EXPECT_GT(tails, 0u);
 }
 
+// Neither has a static neighbour: both ask. RFC 4861.
 TEST(Split, Ipv6IntoDeviceMemoryUnderFull) {
   TwoStacks net({.nic = ",profile=full", .ipv6 = true});
   TwoStacks::Pair pair = net.Connect();
   TransferAndCheck(net, pair, {.bytes = 300'000});
   EXPECT_EQ(net.server().Nic().payload_landed_host_bytes, 0u);
+}
+
+// The profile mlx5 verifies no IPv6 checksum: software does, in host memory.
+TEST(Split, Ipv6HostStreamUnderMlx5) {
+  TwoStacks net({.nic = ",loss=0.01,corrupt=0.01,seed=5", .ipv6 = true});
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  std::vector<std::byte> out(300'000);
+  for (size_t i = 0; i < out.size(); ++i) out[i] = PatternByte(6, i);
+  std::vector<std::byte> in(out.size());
+  size_t sent = 0;
+  size_t got = 0;
+  ASSERT_TRUE(net.Until([&] {
+    sent += *pair.client->SendHost(std::span(out).subspan(sent));
+    got += pair.server->Read(std::span(in).subspan(got))->bytes;
+    return got == out.size();
+  }));
+  EXPECT_TRUE(in == out);
 }
 
 }  // namespace

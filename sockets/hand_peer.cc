@@ -57,7 +57,7 @@ bool HandPeer::Connect(Port from, const Shape& shape) {
   iss_ = SeqNum(0xffff0000u + static_cast<uint16_t>(from));  // Wraps soon.
   TcpHeader syn;
   syn.seq = iss_;
-  syn.flags = kSyn;
+  syn.flags = options_.ecn ? kSyn | kEce | kCwr : kSyn;
   syn.wnd = 0xffff;
   syn.options.mss =
       static_cast<uint16_t>(options_.mtu - (options_.ip.is_v4() ? 40 : 60));

@@ -30,6 +30,7 @@ class HandPeer {
     MacAddress remote_mac{};
     bool timestamps = true;  // Offered in the SYN.
     bool sack = true;
+    bool ecn = false;
     // Drives the other end: a frame is only sent when somebody takes it.
     std::function<void()> poll;
   };

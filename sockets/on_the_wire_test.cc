@@ -28,7 +28,7 @@ const IpAddress kPeer = IpAddress::V4(10, 0, 0, 2);
 // A stack on sn0 that listens on port 7000, the peer on sn1; host streams.
 class Net {
  public:
-  explicit Net(const TcpKnobs& knobs = {}) {
+  explicit Net(const TcpKnobs& knobs = {}, uint32_t max_half_open = 128) {
     const std::string port = ",port=shm:" + CablePath() + ",mtu=1500";
     ConfigureSoftnic("dev=sn0,mac=02:00:00:00:00:01" + port +
                      ";dev=sn1,mac=02:00:00:00:00:02" + port);
@@ -38,6 +38,7 @@ class Net {
     o.address = kStack;
     o.neighbors = {{kPeer, {2, 0, 0, 0, 0, 2}}};
     o.tcp = knobs;
+    o.max_half_open = max_half_open;
     stack_ = Stack::Open(o).value();
     listener_ = stack_->Listen({kStack, Port{7000}}).value();
     peer_ = std::make_unique<HandPeer>(
@@ -46,6 +47,7 @@ class Net {
                           .mtu = 1500,
                           .remote = listener_->local(),
                           .remote_mac = stack_->mac(),
+                          .ecn = true,
                           .poll = [this] { stack_->Poll(); }});
   }
 
@@ -80,6 +82,14 @@ class Net {
     }
     return 0;
   }
+  uint64_t Counted(const std::string& event) {
+    const StackCounters counters = stack_->Counters().value();
+    for (const auto& e : counters.events) {
+      if (e.name == event) return e.value;
+    }
+    return 0;
+  }
+  Stack& stack() { return *stack_; }
   HandPeer& peer() { return *peer_; }
   Stream& stream() { return *stream_; }
   Listener& listener() { return *listener_; }
@@ -192,6 +202,21 @@ std::vector<std::byte> Syn(const IpAddress& source,
   WriteTcpChecksum(frame.data(), header.l4_offset(), bytes, {});
   frame.resize(bytes);
   return frame;
+}
+
+// RFC 4987 3.6: with timestamps a cookie keeps what the SYN offered, ECN too.
+TEST(OnTheWire, ACookieKeepsWhatTheSynOffered) {
+  Net net({}, /*max_half_open=*/1);
+  // The first SYN is never answered for; the next finds no room.
+  ASSERT_TRUE(net.Until([&] {
+    net.peer().SendRaw(Syn(kPeer, kStack, {2, 0, 0, 0, 0, 1}));
+    return net.stack().Counters()->streams_opened == 1;
+  }));
+  net.Connect();
+  EXPECT_EQ(net.Counted("kCookiesAccepted"), 1u);
+  EXPECT_TRUE(net.stream().Info()->ecn);
+  EXPECT_EQ(net.stream().tcp_info()->tcpi_snd_wscale, 7);
+  EXPECT_EQ(net.stream().Info()->snd_mss, 1460u - 12);
 }
 
 // MUST-57, MUST-63: neither answered nor remembered.

@@ -366,6 +366,38 @@ TEST(TimeWaitReuse, BothWays) {
   EXPECT_TRUE(connect()) << refused;
 }
 
+// A stream that only waits out TIME-WAIT refuses nobody.
+TEST(TimeWaits, MakeRoomForNewStreams) {
+  TwoStacks::Options options;
+  options.stack.max_connections = 4;
+  TwoStacks net(options);
+  std::array<std::byte, 1> byte;
+  for (int i = 0; i < 12; ++i) {
+    SCOPED_TRACE(i);
+    TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+    ASSERT_TRUE(pair.client != nullptr && pair.server != nullptr);
+    pair.client->Close();
+    ASSERT_TRUE(
+        net.Until([&] { return pair.server->Read(byte)->end_of_stream; }));
+    pair.server->Close();
+    ASSERT_TRUE(net.Until([&, polls = 0]() mutable { return ++polls > 50; }));
+  }
+  uint64_t evicted = 0;
+  const StackCounters counters = *net.client().stack->Counters();
+  for (const auto& event : counters.events) {
+    if (event.name == std::string("kTimeWaitsEvicted")) evicted = event.value;
+  }
+  EXPECT_EQ(evicted, 8u) << "four of twelve are still there";
+  // A stream that somebody holds is not evicted.
+  std::vector<TwoStacks::Pair> held;
+  for (int i = 0; i < 4; ++i) {
+    held.push_back(net.Connect(std::nullopt, std::nullopt));
+  }
+  const auto fifth = net.client().stack->StartConnect(
+      {net.server().stack->address(), Port{1}}, {});
+  EXPECT_EQ(ErrnoOf(fifth.status()), ENOBUFS) << fifth.status();
+}
+
 // MUST-42: a port can be listened on while one of its number is being opened.
 TEST(Ports, ListenBesideAnOpenFromTheSamePort) {
   TwoStacks net({});

@@ -233,6 +233,8 @@ absl::StatusOr<StackCounters> Stack::Counters() {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
   const EngineCounters& c = core_->engine->counters();
   StackCounters out;
+  out.streams_closed = c.connections_closed.value();
+  out.streams_opened = c.connections_opened.value();
   out.frames_in = c.frames_in.value();
   out.frames_out = c.frames_out.value();
   out.segments_in = c.segments_in.value();

@@ -63,6 +63,10 @@ struct StackCounters {
     std::string name;
     uint64_t value = 0;
   };
+  // Half-open ones, and those that nobody holds any more, included: the
+  // difference is how many there are now.
+  uint64_t streams_opened = 0;
+  uint64_t streams_closed = 0;
   uint64_t frames_in = 0;
   uint64_t frames_out = 0;
   uint64_t segments_in = 0;

@@ -64,11 +64,12 @@ absl::Status CheckOptions(const StackOptions& o) {
                        "StackOptions::address is not set, or prefix_bits is "
                        "beyond it: give the stack an address of its own");
   }
-  if (o.mtu < 576 || o.mtu > 9978) {
+  const uint32_t least_mtu = o.address.is_v4() ? 576 : 1280;  // RFC 8200 5.
+  if (o.mtu < least_mtu || o.mtu > 9978) {
     return ErrnoStatus(EINVAL,
-                       absl::StrFormat("mtu %u is outside 576 to 9978: use the "
+                       absl::StrFormat("mtu %u is outside %u to 9978: use the "
                                        "port's",
-                                       o.mtu));
+                                       o.mtu, least_mtu));
   }
   if (o.wake_backstop < 1_ms || o.wake_backstop > 1_s) {
     return ErrnoStatus(EINVAL, "wake_backstop is outside 1 ms to 1 s");
@@ -236,6 +237,8 @@ EngineOptions StackCore::MakeEngineOptions(uint32_t mtu) const {
   e.route = {options.address, options.prefix_bits, options.gateway};
   e.mtu = mtu;
   e.max_connections = options.max_connections;
+  e.max_half_open = options.max_half_open;
+  e.syn_cookies = options.syn_cookies;
   e.first_local_port = options.first_local_port;
   e.port_block_bits = options.port_block_bits;
   e.rule_wait = options.rule_wait;

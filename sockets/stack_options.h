@@ -49,11 +49,18 @@ struct StackOptions {
   // An engine that sleeps (also a caller's, on Poller::EventFd) looks again
   // after this at the latest: completion events may be lost.
   Duration wake_backstop = Duration::Nanoseconds(50'000'000);
+  // Streams at a time, 1 to 65535. Closed ones in TIME-WAIT count, but make
+  // room for new ones.
   uint32_t max_connections = 1024;
   // Regions that may be bound to receive into, 1 to 62: each may come to need
   // two data queues (streams with and without timestamps), whose header memory
   // and completions are set aside when the stack opens, 192 bytes a frame.
   uint32_t max_receive_pools = 16;
+  // Half-open connections of all listeners together, at most half of
+  // max_connections; SYNs beyond them, or beyond a listener's backlog, are
+  // answered by SYN cookies (RFC 4987), or dropped.
+  uint32_t max_half_open = 128;
+  bool syn_cookies = true;
   // Receives posted per queue, and frames queued for sending.
   uint32_t rx_ring_frames = 512;
   uint32_t tx_ring_frames = 512;

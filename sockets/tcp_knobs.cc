@@ -81,6 +81,7 @@ absl::Status CheckTcpKnobs(const TcpKnobs& k) {
       Check("delayed_ack_time", k.delayed_ack_time, Duration(), 499_ms),
       CheckRto(k),
       CheckRetries("syn_retries", k.syn_retries),
+      CheckRetries("synack_retries", k.synack_retries),
       CheckRetries("data_retries", k.data_retries),
       CheckRetries("orphan_retries", k.orphan_retries),
       CheckUserTimeout(k.user_timeout),
@@ -89,7 +90,9 @@ absl::Status CheckTcpKnobs(const TcpKnobs& k) {
       Check("fin_wait_2", k.fin_wait_2, Duration(), kTenMinutes),
       Check("max_orphans", k.max_orphans, 0, 65535),
       Check("challenge_ack_interval", k.challenge_ack_interval, Duration(),
-            10_s)};
+            10_s),
+      Check("challenge_acks_per_second", k.challenge_acks_per_second, 0,
+            1'000'000)};
   for (absl::Status& status : checks) {
     if (!status.ok()) return status;
   }
@@ -112,11 +115,13 @@ void ApplyTcpKnobs(const TcpKnobs& k, EngineOptions* engine) {
   tcp.time_wait = k.time_wait;
   tcp.fin_wait_2 = k.fin_wait_2;
   tcp.syn_retries = k.syn_retries;
+  tcp.synack_retries = k.synack_retries;
   tcp.data_retries = k.data_retries;
   tcp.orphan_retries = k.orphan_retries;
   tcp.user_timeout = k.user_timeout;
   tcp.keepalive = k.keepalive;
   tcp.challenge_ack_interval = k.challenge_ack_interval;
+  engine->challenge_acks_per_second = k.challenge_acks_per_second;
   engine->max_mss = k.max_mss;
   engine->receive_budget_bytes = k.receive_budget_bytes;
   engine->send_budget_bytes = k.send_budget_bytes;

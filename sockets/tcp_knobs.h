@@ -61,6 +61,7 @@ struct TcpKnobs {
   // Of a SYN, 0 to 127. Linux's 6 would give up after 127 s; RFC 9293 MUST-23
   // asks for three minutes.
   int syn_retries = 7;
+  int synack_retries = 5;  // Of a SYN-ACK, 0 to 127
   int data_retries = 15;   // 0 to 127
   int orphan_retries = 8;  // 0 to 127; once the stream was closed
   // No acknowledgment for this long ends the stream (RFC 5482). 1 ms to 1 day.
@@ -81,6 +82,9 @@ struct TcpKnobs {
   // -- attacks ---------------------------------------------------------------
   // One stream sends a challenge ACK so often, at most (RFC 5961 7). 0 to 10 s.
   Duration challenge_ack_interval = Duration::Nanoseconds(500'000'000);
+  // All streams of an engine together so many, on average: the limit of each
+  // second is random, so that nobody learns from it. 0: none. 0 to 1,000,000.
+  uint32_t challenge_acks_per_second = 1000;
 };
 
 // OK, or EINVAL: which knob, its value and its range.

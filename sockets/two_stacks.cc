@@ -71,9 +71,6 @@ TwoStacks::TwoStacks(const Options& options) : options_(options) {
     o.mtu = MtuOf(i);
     o.nic_verifies_ipv6 = options.ipv6;
     o.rx_ring_frames = std::min<uint32_t>(o.rx_ring_frames, 128);
-    if (options.ipv6) {
-      o.neighbors = {{sides_[1 - i].address, sides_[1 - i].mac}};
-    }
     side.memory = Take(MemfdMemory::Allocate(options.memory_bytes));
     side.stack = Take(Stack::Open(o));
     side.pool = Take(side.stack->BindMemory(

@@ -34,7 +34,7 @@ class TwoStacks {
     // Further keys of both devices: ",loss=0.01". `$` is the device's name.
     std::string nic;
     uint32_t client_mtu = 0;  // 0: mtu. Of its stack, slots and port.
-    bool ipv6 = false;        // fd00::1 and fd00::2, static neighbours.
+    bool ipv6 = false;        // fd00::1 and fd00::2.
     StackOptions stack;       // What is not set here.
   };
   struct Side {

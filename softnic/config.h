@@ -47,6 +47,9 @@ struct FaultConfig {
   FaultSide side = FaultSide::kBoth;  // of the frame faults, up to delay_jitter
   // Probabilities per frame, 0 to 1.
   double loss = 0;
+  // Longer frames, without their Ethernet header, are lost: a router whose word
+  // of it is lost too. 0: none.
+  uint32_t path_mtu = 0;
   double dup = 0;
   double corrupt = 0;  // one byte is changed
   double reorder = 0;  // the frame is overtaken by 1 to reorder_depth others

@@ -66,7 +66,7 @@ TEST(Config, EveryKeyReachesItsField) {
           "tx_csum=0,tso=0,dmabuf=0,dmabuf_refuse=1,raw=0,vlan_strip=0,"
           "require_cap_net_raw=1,rules=64,rule_latency_us=5000,loopback=0,"
           "verify=1,pcap=/tmp/x.pcap,counters=/tmp/c,"
-          "seed=7,fault_side=rx,loss=0.01,dup=0.02,"
+          "seed=7,fault_side=rx,loss=0.01,path_mtu=1280,dup=0.02,"
           "corrupt=0.03,reorder=0.04,reorder_depth=5,delay=250us,"
           "delay_jitter=1.5ms,hold_frames=9,rate=2.5G,link=down,cqe_error=0.05,"
           "cqe_error_at=11,qp_error=0.06,qp_error_at=12,revoke_at=13,revoke_"
@@ -97,6 +97,7 @@ TEST(Config, EveryKeyReachesItsField) {
   f.seed_given = 1;
   f.side = FaultSide::kRx;
   f.loss = 0.01;
+  f.path_mtu = 1280;
   f.dup = 0.02;
   f.corrupt = 0.03;
   f.reorder = 0.04;

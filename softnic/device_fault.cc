@@ -98,7 +98,8 @@ void DeviceCore::ApplyFaults() {
   has_work_faults_ = faults.cqe_error > 0 || faults.cqe_error_at > 0 ||
                      faults.qp_error > 0 || faults.qp_error_at > 0 ||
                      faults.revoke_at > 0 || faults.revoke_send_at > 0;
-  has_wire_faults_ = has_wire_faults_ || faults.loss > 0 || faults.dup > 0 ||
+  has_wire_faults_ = has_wire_faults_ || faults.loss > 0 ||
+                     faults.path_mtu > 0 || faults.dup > 0 ||
                      faults.corrupt > 0 || faults.reorder > 0 ||
                      faults.delay > devwire::Duration() ||
                      faults.delay_jitter > devwire::Duration();

@@ -36,7 +36,7 @@ void FaultStage::Configure(const FaultConfig& config) {
   const bool holds = config.dup > 0 || config.corrupt > 0 ||
                      config.reorder > 0 || config.delay > Duration() ||
                      config.delay_jitter > Duration();
-  is_active_ = is_ours && (holds || config.loss > 0);
+  is_active_ = is_ours && (holds || config.loss > 0 || config.path_mtu > 0);
   if (is_ours && holds) TakeSlots();
 }
 
@@ -49,11 +49,12 @@ void FaultStage::TakeSlots() {
   for (uint32_t i = config_.hold_frames; i-- > 0;) free_.push_back(i);
 }
 
-FaultStage::Decision FaultStage::Decide() {
+FaultStage::Decision FaultStage::Decide(uint32_t length) {
   Decision d;
   if (!is_active_) return d;
   const FaultConfig& c = config_;
   d.is_lost = c.loss > 0 && prng_[kLoss].Chance(c.loss);
+  d.is_lost |= c.path_mtu > 0 && length > kEthernetBytes + c.path_mtu;
   d.is_doubled = c.dup > 0 && prng_[kDup].Chance(c.dup);
   d.is_corrupted = c.corrupt > 0 && prng_[kCorrupt].Chance(c.corrupt);
   if (c.reorder > 0 && prng_[kOvertake].Chance(c.reorder)) {
@@ -71,7 +72,7 @@ FaultStage::Decision FaultStage::Decide() {
 bool FaultStage::Offer(const StageFrame& frame, Instant now, StageSink& sink) {
   // What was due before goes before.
   if (held_ != 0 && !PassDue(now, sink)) return false;
-  if (!decided_) decided_ = Decide();
+  if (!decided_) decided_ = Decide(frame.length);
   const Decision d = *decided_;
   if (d.is_lost) {
     counters_.lost.Add();

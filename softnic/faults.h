@@ -57,7 +57,7 @@ class StageSink {
 };
 
 struct FaultCounters {
-  devwire::Counter lost;       // by `loss`
+  devwire::Counter lost;       // by `loss` and `path_mtu`
   devwire::Counter doubled;    // by `dup`
   devwire::Counter corrupted;  // by `corrupt`
   devwire::Counter overtaken;  // by `reorder`
@@ -121,7 +121,7 @@ class FaultStage {
 
   void Reseed();
   void TakeSlots();
-  Decision Decide();
+  Decision Decide(uint32_t length);
   // Copies the frame; nothing when no slot is free (counted).
   std::optional<uint32_t> Hold(const StageFrame& frame);
   void Corrupt(uint32_t slot);

@@ -154,6 +154,19 @@ TEST_F(FaultyPortTest, LossIsSeededAndOfTheRightSize) {
   EXPECT_NE(runs[0], runs[2]);
 }
 
+// A narrow path: exactly what is too long for it is lost.
+TEST_F(FaultyPortTest, LongFramesAreLostAlone) {
+  Make({.path_mtu = 1000});
+  for (const size_t length : {1013u, 1014u, 1015u, 1500u, 60u}) {
+    Bytes frame = Numbered(static_cast<uint32_t>(length));
+    frame.resize(length);
+    ASSERT_TRUE(Send(frame));
+  }
+  EXPECT_THAT(Passed(), ElementsAre(1013, 1014, 60));
+  EXPECT_EQ(port_->tx_counters().lost.value(), 2u);
+  EXPECT_FALSE(port_->offloads().segmentation) << "frames have their own fate";
+}
+
 // Switching another fault on does not move the losses.
 TEST_F(FaultyPortTest, EachFaultHasItsOwnChoices) {
   Make({.loss = 0.1});

@@ -33,6 +33,8 @@ const char* EngineDropName(EngineDrop drop) {
       return "kNoNeighborRoom";
     case EngineDrop::kBadArp:
       return "kBadArp";
+    case EngineDrop::kBadNd:
+      return "kBadNd";
     case EngineDrop::kBadIcmp:
       return "kBadIcmp";
     case EngineDrop::kCount:
@@ -61,10 +63,16 @@ const char* EngineEventName(EngineEvent event) {
       return "kArpRequestsSent";
     case EngineEvent::kArpRepliesSent:
       return "kArpRepliesSent";
+    case EngineEvent::kSolicitationsSent:
+      return "kSolicitationsSent";
+    case EngineEvent::kAdvertisementsSent:
+      return "kAdvertisementsSent";
     case EngineEvent::kEchoRepliesSent:
       return "kEchoRepliesSent";
     case EngineEvent::kIcmpErrorsReceived:
       return "kIcmpErrorsReceived";
+    case EngineEvent::kPathMtusLowered:
+      return "kPathMtusLowered";
     case EngineEvent::kRulesInstalled:
       return "kRulesInstalled";
     case EngineEvent::kRulesRefused:
@@ -83,6 +91,12 @@ const char* EngineEventName(EngineEvent event) {
       return "kTextDroppedAtReserve";
     case EngineEvent::kLinearPoolDry:
       return "kLinearPoolDry";
+    case EngineEvent::kCookiesSent:
+      return "kCookiesSent";
+    case EngineEvent::kCookiesAccepted:
+      return "kCookiesAccepted";
+    case EngineEvent::kRulesDeferred:
+      return "kRulesDeferred";
     case EngineEvent::kTxRingFull:
       return "kTxRingFull";
     case EngineEvent::kLendRefused:
@@ -93,6 +107,8 @@ const char* EngineEventName(EngineEvent event) {
       return "kDeviceFailed";
     case EngineEvent::kTimeWaitsReopened:
       return "kTimeWaitsReopened";
+    case EngineEvent::kTimeWaitsEvicted:
+      return "kTimeWaitsEvicted";
     case EngineEvent::kOrphansReset:
       return "kOrphansReset";
     case EngineEvent::kCount:

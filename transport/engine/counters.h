@@ -26,12 +26,13 @@ enum class EngineDrop : uint8_t {
   kTimestampsCut,      // Negotiated, and not within the header slot.
   kNoConnection,       // No such stream: answered with a reset.
   kNoConnectionQuiet,  // The same, beyond the rate of resets.
-  kBacklogFull,        // SYN: too many connections wait to be accepted.
+  kBacklogFull,        // Too many wait to be accepted, or no cookie left.
   kConnectionsFull,    // SYN: max_connections.
   kMemoryRevoked,      // SYN: the listener's memory is. Reset, as without one.
   kNoRoute,            // SYN: no route back.
   kNoNeighborRoom,     // SYN: the neighbour table is full.
   kBadArp,
+  kBadNd,  // What RFC 4861 7.1 discards.
   kBadIcmp,
   kCount,
 };
@@ -64,8 +65,11 @@ enum class EngineEvent : uint8_t {
   kResetsSent,
   kArpRequestsSent,
   kArpRepliesSent,
+  kSolicitationsSent,  // IPv6's ARP: RFC 4861.
+  kAdvertisementsSent,
   kEchoRepliesSent,
   kIcmpErrorsReceived,
+  kPathMtusLowered,
   kRulesInstalled,
   kRulesRefused,
   kQueuesRefused,  // A stream went without: Steering::kNoQueue.
@@ -75,11 +79,15 @@ enum class EngineEvent : uint8_t {
   kOptionTailsRead,
   kTextDroppedAtReserve,  // Pool at its reserve: text not acknowledged.
   kLinearPoolDry,         // The same for want of a linear slot.
+  kCookiesSent,           // SYNs answered without keeping anything of them.
+  kCookiesAccepted,       // Streams that such an answer led to.
+  kRulesDeferred,         // Under SYN pressure: until the handshake is done.
   kTxRingFull,            // A poll ended with segments owed.
   kLendRefused,           // All pieces of a pool were lent.
   kRegionsRevoked,
   kDeviceFailed,
   kTimeWaitsReopened,  // RFC 6191.
+  kTimeWaitsEvicted,   // For a new stream, at max_connections.
   kOrphansReset,       // Beyond max_orphans.
   kCount,
 };

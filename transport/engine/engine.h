@@ -13,8 +13,9 @@
 //           destructor aborts what is open and gives every slot back.
 // Cost:     Poll() neither allocates nor makes a system call, but for opening
 //           a connection, which takes its memory.
-// Limits:   max_connections streams, kMaxPools pools; what happens at a limit
-//           is counted by name (counters.h).
+// Limits:   max_connections streams, of which those in TIME-WAIT make room for
+//           others, kMaxPools pools; what happens at a limit is counted by
+//           name (counters.h).
 #ifndef TRANSPORT_ENGINE_ENGINE_H_
 #define TRANSPORT_ENGINE_ENGINE_H_
 
@@ -34,6 +35,7 @@
 #include "transport/engine/engine_options.h"
 #include "transport/engine/engine_stream.h"
 #include "transport/engine/neighbor.h"
+#include "transport/engine/path_mtu.h"
 #include "transport/engine/port_table.h"
 #include "transport/engine/send_buffers.h"
 #include "transport/engine/stream_types.h"
@@ -41,6 +43,7 @@
 #include "transport/packet_io.h"
 #include "transport/wire/frame.h"
 #include "transport/wire/icmp.h"
+#include "transport/wire/nd.h"
 #include "transport/wire/pcapng.h"
 
 namespace devwire {
@@ -181,7 +184,15 @@ class Engine final : private FragSink {
   // because nothing says any more when the NIC has stopped reading.
   int device_error() const { return device_error_; }
   uint32_t stream_count() const { return stream_count_; }
+  // Half-open streams above the limit, or cookies in use: no rule is asked for
+  // before its handshake is complete.
+  bool is_under_syn_pressure() const {
+    return half_open_ > pressure_half_open_ ||
+           (last_cookie_ && now_ - *last_cookie_ < options_.syn_pressure_hold);
+  }
+  uint32_t half_open_streams() const { return half_open_; }
   const NeighborTable& neighbors() const { return neighbors_; }
+  const PathMtuTable& path_mtus() const { return path_mtus_; }
   const EngineOptions& options() const { return options_; }
   const PacketIo::Limits& nic() const { return io_.limits(); }
   // Nothing of any stream is posted or held: every slot is free or posted.
@@ -195,8 +206,9 @@ class Engine final : private FragSink {
     Endpoint local;
     std::optional<PoolId> pool;
     CongestionFactory congestion = nullptr;
-    uint32_t backlog = 0;
-    uint32_t pending = 0;  // Half-open, and not accepted.
+    uint32_t backlog = 0;     // The most of each of the next two.
+    uint32_t half_open = 0;   // Their SYN-ACK is not acknowledged.
+    uint32_t acceptable = 0;  // Established, not accepted.
     std::optional<RuleId> rule;
     List<EngineStream, AcceptTag> ready;  // Established, not accepted.
     bool was_ready = false;
@@ -247,14 +259,38 @@ class Engine final : private FragSink {
                    const Segment& segment) const;
   void OnUnknown(const RxFrame& frame, const ParsedFrame& parsed,
                  const Segment& segment, DropCode code);
-  void OnSynToListener(const RxFrame& frame, const ParsedFrame& parsed,
-                       const Segment& segment, uint32_t listener);
   void AfterSegment(EngineStream& s, State before);
+
+  // engine_syn.cc
+  void OnSegmentToListener(const RxFrame& frame, const ParsedFrame& parsed,
+                           const Segment& segment, uint32_t listener);
+  void OpenHalf(const RxFrame& frame, const ParsedFrame& parsed,
+                const Segment& segment, uint32_t listener);
+  void AnswerByCookie(const RxFrame& frame, const ParsedFrame& parsed,
+                      const Segment& syn, const Listening& l);
+  void OnAckToListener(const RxFrame& frame, const ParsedFrame& parsed,
+                       const Segment& segment, uint32_t listener);
+  void OpenByCookie(const RxFrame& frame, const ParsedFrame& parsed,
+                    const Segment& segment, uint32_t listener, uint16_t mss);
+  void CountOpening(const RxFrame& frame, Verdict verdict);
+  bool HasHalfOpenRoom(const Listening& l) const {
+    return half_open_ < half_open_limit_ && l.half_open < l.backlog &&
+           l.acceptable < l.backlog;
+  }
+  void OnHandshakeComplete(EngineStream& s);
+  void LeaveListener(EngineStream& s);
+  bool IsAcceptQueueFull(const EngineStream& s) const {
+    const Listening& l = listeners_[*s.listener];
+    return l.acceptable >= l.backlog;
+  }
 
   // engine_reply.cc
   void OnArp(const RxFrame& frame, const ParsedFrame& parsed);
   void OnIcmp(const RxFrame& frame, const ParsedFrame& parsed);
   void OnIcmpError(const IcmpError& error);
+  void OnTooBig(const IcmpError& error);
+  void SetPathMtu(const IpAddress& peer, uint32_t mtu);
+  void PollPathMtus();
   void SendArp(bool is_reply, const MacAddress& to_mac, const IpAddress& to_ip,
                const MacAddress& ethernet_destination);
   void PollNeighbors();
@@ -262,6 +298,14 @@ class Engine final : private FragSink {
   void RetireEchoes();
   // False when the rate or the ring does not allow it; true when none is due.
   bool SendReset(const ParsedFrame& parsed, const Segment& segment);
+
+  // engine_nd.cc
+  void OnNd(const RxFrame& frame, const ParsedFrame& parsed);
+  void OnSolicitation(const NdMessage& message, const ParsedFrame& parsed);
+  void SendSolicitation(const NeighborTable::Request& request);
+  void SendNd(const NdMessage& message, const IpAddress& to,
+              const MacAddress& to_mac);
+  void AdoptNeighbor(const IpAddress& ip);
 
   // engine_transmit.cc
   void Transmit(EngineStream& s);
@@ -278,7 +322,7 @@ class Engine final : private FragSink {
   }
 
   // engine_steering.cc
-  void StartSteering(EngineStream& s, bool has_timestamps);
+  void StartSteering(EngineStream& s, bool hold_handshake);
   void OnRuleEvent(const RuleEvent& event);
   void OnRegionRevoked(const RegionEvent& event);
   void OnDeviceFailed(int error);
@@ -296,16 +340,32 @@ class Engine final : private FragSink {
   bool ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
                       EngineStream& s);
   bool IsReopenable(const FourTuple& tuple);
+  bool EvictTimeWait();
   void CountOrphan(EngineStream& s);
   void UncountOrphan(EngineStream& s);
 
   // engine_setup.cc
-  EngineStream* NewStream(const FourTuple& tuple, std::optional<PoolId> pool,
-                          CongestionFactory congestion, OpenError* error);
+  struct NewStreamOptions {
+    FourTuple tuple;
+    std::optional<PoolId> pool;
+    CongestionFactory congestion = nullptr;  // Null: the engine's.
+    bool is_half_open = false;               // No share of the pool yet.
+    std::optional<SeqNum> cookie;            // The ISS, and it is acknowledged.
+  };
+  EngineStream* NewStream(const NewStreamOptions& open, OpenError* error);
+  // What a packet of `mtu` bytes carries beside its fixed headers.
+  static uint16_t MssOf(const IpAddress& ip, uint32_t mtu) {
+    return static_cast<uint16_t>(mtu - (ip.is_v4() ? 40 : 60));
+  }
+  Connection::Options ConnectionOptions(const FourTuple& tuple,
+                                        PoolId home) const;
   void Destroy(EngineStream& s);
   bool AcquireNextHop(EngineStream& s, OpenError* error);
+  HeaderTemplate HeadersTo(const MacAddress& mac, const FourTuple& tuple,
+                           uint8_t dscp) const;
   OpenError CheckOpen(const IpAddress& ip, std::optional<PoolId> pool) const;
-  ReceiveLimits LimitsOf(PoolId pool) const;
+  ReceiveLimits LimitsOf(PoolId pool, uint32_t streams) const;
+  void TakeShare(EngineStream& s);
   uint32_t UsableSlots(PoolId pool) const;
   void ShareOut(PoolId pool);
   bool IsAcceptable(Listening& l) const {
@@ -334,6 +394,7 @@ class Engine final : private FragSink {
   Demux demux_;
   TimerHeap timers_;
   NeighborTable neighbors_;
+  PathMtuTable path_mtus_;
   PortTable ports_;
   std::vector<std::unique_ptr<EngineStream>> streams_;  // By index.
   std::vector<uint16_t> generations_;                   // By index.
@@ -346,11 +407,18 @@ class Engine final : private FragSink {
   // the stream is gone (until then it counts them itself).
   absl::flat_hash_map<StreamId, uint32_t> kept_;
   std::vector<Listening> listeners_;
+  const uint32_t half_open_limit_;
+  const uint32_t pressure_half_open_;
+  uint32_t half_open_ = 0;              // Of all listeners.
+  std::optional<Instant> last_cookie_;  // When the latest was sent.
+  ChallengeBudget challenge_budget_;
   absl::flat_hash_map<uint32_t, uint32_t> rules_;  // RuleId -> stream index.
   RuleId host_rule_{};
   std::optional<int> host_rule_error_;
 
   List<EngineStream, DirtyTag> dirty_;
+  // In TIME-WAIT without a handle, the oldest first.
+  List<EngineStream, TimeWaitTag> time_waits_;
   Ring<Echo> echoes_;
   std::array<RxFrame, kBurst> burst_;
   size_t burst_size_ = 0;

@@ -26,6 +26,17 @@ struct EngineOptions {
   uint8_t port_block_bits = 8;
   // How long a handshake waits for its flow rule.
   Duration rule_wait = 1_s;
+  // Half-open streams, all listeners together (and at most a listener's
+  // backlog for each). A SYN beyond them is answered by a cookie, or dropped.
+  // Never more than half of max_connections, or of the neighbour table.
+  uint32_t max_half_open = 128;
+  bool syn_cookies = true;
+  // SYN pressure: more half-open streams than this (at most half of the limit),
+  // or the latest cookie not older.
+  uint32_t syn_pressure_half_open = 64;
+  Duration syn_pressure_hold = 1_s;
+  // Of all streams together, RFC 5961 7; 0: no limit but the streams' own.
+  uint32_t challenge_acks_per_second = 1000;
   NeighborTable::Options neighbors;
   HashKey secret;  // Random; a test fixes it.
   // The template of every connection: mss, iss, ts_offset, the limits and the

@@ -24,13 +24,6 @@ bool LiesInHeader(const RxFrame& frame, const ParsedFrame& parsed) {
   return parsed.header_bytes + parsed.payload_bytes <= frame.header_bytes;
 }
 
-// Why a SYN opened no stream.
-EngineDrop RefusalOf(OpenError error) {
-  if (error == OpenError::kTooMany) return EngineDrop::kConnectionsFull;
-  if (error == OpenError::kNoRoute) return EngineDrop::kNoRoute;
-  return EngineDrop::kNoNeighborRoom;
-}
-
 }  // namespace
 
 void Engine::Discard(const Frag& frag) {
@@ -126,7 +119,7 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
     static_cast<TcpHeader&>(segment) = parsed.tcp;
     const auto listener = ports_.FindListener(parsed.tuple.local.port);
     if (listener.has_value()) {
-      OnSynToListener(frame, parsed, segment, *listener);
+      OnSegmentToListener(frame, parsed, segment, *listener);
     } else {
       OnUnknown(frame, parsed, segment, EngineDrop::kNoConnection);
     }
@@ -136,6 +129,11 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
   if (s.connection.state() == State::kTimeWait &&
       (parsed.tcp.flags & kSyn) != 0 && ReopenTimeWait(frame, parsed, s)) {
     return;
+  }
+  if (s.is_half_open && IsAcceptQueueFull(s) &&
+      (parsed.tcp.flags & kRst) == 0) {
+    // As Linux: the SYN-ACK goes again, and its answer may find room.
+    return DropFrame(frame, EngineDrop::kBacklogFull);
   }
   if (parsed.options_cut_bytes > 0 && !FetchOptions(frame, parsed, s)) {
     if (LostTimestamps(s, parsed)) {
@@ -170,7 +168,10 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
 void Engine::AfterSegment(EngineStream& s, State before) {
   if (before == State::kSynSent && s.connection.state() != State::kClosed &&
       s.connection.state() != State::kSynSent) {
-    StartSteering(s, s.connection.tcb().snd_ts_ok);
+    StartSteering(s, /*hold_handshake=*/true);
+  }
+  if (s.is_half_open && IsSynchronized(s.connection.state())) {
+    OnHandshakeComplete(s);
   }
   MarkDirty(s);
 }
@@ -326,51 +327,6 @@ void Engine::OnUnknown(const RxFrame& frame, const ParsedFrame& parsed,
   } else {
     DropFrame(frame, EngineDrop::kNoConnectionQuiet);
   }
-}
-
-// RFC 9293 3.10.7.2: LISTEN has no Connection yet; the SYN makes one.
-void Engine::OnSynToListener(const RxFrame& frame, const ParsedFrame& parsed,
-                             const Segment& segment, uint32_t listener) {
-  // First, an RST is ignored. Second, an ACK is answered with a reset.
-  if (segment.has_rst()) return DropFrame(frame, DropReason::kListenReset);
-  if (segment.has_ack()) {
-    return OnUnknown(frame, parsed, segment, DropReason::kListenAck);
-  }
-  // Third, a SYN; fourth, anything else is dropped.
-  if (!segment.has_syn()) {
-    return DropFrame(frame, DropReason::kListenWithoutSyn);
-  }
-  Listening& l = listeners_[listener];
-  if (IsRevoked(l.pool)) {
-    return OnUnknown(frame, parsed, segment, EngineDrop::kMemoryRevoked);
-  }
-  if (l.pending >= l.backlog) {
-    return DropFrame(frame, EngineDrop::kBacklogFull);
-  }
-  OpenError error;
-  EngineStream* s = NewStream(parsed.tuple, l.pool, l.congestion, &error);
-  if (s == nullptr) {
-    return DropFrame(frame, RefusalOf(error));
-  }
-  ++l.pending;
-  s->listener = listener;
-  s->starts_on_control_queue =
-      parsed.ip_option_bytes > 0 || parsed.vlan_tci.has_value();
-  Segment syn = segment;
-  TakeText(frame, parsed, *s, &syn);
-  const Verdict verdict = s->connection.OpenPassive(syn, now_);
-  if (verdict.is_accepted()) {
-    counters_.segments_in.Add();
-    StartSteering(*s, s->connection.tcb().snd_ts_ok);
-  } else {
-    counters_.drops[static_cast<size_t>(DropCode(verdict.reason).index())]
-        .Add();
-  }
-  if (capture_ != nullptr) {
-    RecordFrame(frame, verdict.is_accepted() ? nullptr
-                                             : DropCode(verdict.reason).name());
-  }
-  MarkDirty(*s);
 }
 
 }  // namespace devwire

@@ -1,4 +1,5 @@
-// Engine: what it answers without a connection: ARP, echo, resets.
+// Engine: what it answers without a connection: ARP, echo, resets. (Neighbour
+// discovery is in engine_nd.cc.)
 #include <algorithm>
 #include <cstring>
 
@@ -8,6 +9,7 @@
 #include "transport/wire/arp.h"
 #include "transport/wire/ethernet.h"
 #include "transport/wire/icmp.h"
+#include "transport/wire/nd.h"
 
 namespace devwire {
 
@@ -29,14 +31,7 @@ void Engine::OnArp(const RxFrame& frame, const ParsedFrame& parsed) {
   if (has_sender && arp.sender_ip != options_.route.address &&
       neighbors_.OnAnswer(arp.sender_ip, arp.sender_mac, is_request_for_us,
                           now_)) {
-    for (auto& s : streams_) {
-      if (s == nullptr) continue;
-      const NeighborTable::Entry& entry = neighbors_.entry(s->neighbor);
-      if (entry.ip != arp.sender_ip || !entry.has_mac()) continue;
-      s->has_mac = true;
-      s->headers.set_destination_mac(entry.mac);
-      MarkDirty(*s);
-    }
+    AdoptNeighbor(arp.sender_ip);
   }
   if (is_request_for_us) {
     SendArp(/*is_reply=*/true, arp.sender_mac, arp.sender_ip, arp.sender_mac);
@@ -78,8 +73,12 @@ void Engine::SendArp(bool is_reply, const MacAddress& to_mac,
 void Engine::PollNeighbors() {
   if (neighbors_.NextDeadline() > now_) return;
   worked_ = true;
-  while (const auto ip = neighbors_.PollRequest(now_)) {
-    SendArp(/*is_reply=*/false, MacAddress{}, *ip, kBroadcastMac);
+  while (const auto request = neighbors_.PollRequest(now_)) {
+    if (request->ip.is_v4()) {
+      SendArp(/*is_reply=*/false, MacAddress{}, request->ip, kBroadcastMac);
+    } else {
+      SendSolicitation(*request);
+    }
   }
   while (const auto ip = neighbors_.PollFailed()) {
     for (auto& s : streams_) {
@@ -94,6 +93,12 @@ void Engine::PollNeighbors() {
 void Engine::OnIcmp(const RxFrame& frame, const ParsedFrame& parsed) {
   // ICMP is only looked at where it lies wholly in host memory.
   if (!frame.whole_in_slot) return DropFrame(frame, EngineDrop::kBadIcmp);
+  const uint8_t type =
+      parsed.l4_bytes == 0 ? 0 : Load8(frame.header + parsed.l4_offset);
+  if (parsed.protocol == kProtocolIcmpv6 &&
+      (type == kNdSolicitation || type == kNdAdvertisement)) {
+    return OnNd(frame, parsed);
+  }
   if (!IsForUs(frame, parsed)) return;
   if (!ChecksumsAreRight(frame.header, parsed)) {
     return DropFrame(frame, EngineDrop::kBadChecksum);
@@ -130,7 +135,7 @@ void Engine::OnIcmpError(const IcmpError& error) {
   const Tcb& tcb = s.connection.tcb();
   // RFC 5927: it must quote something that is in flight.
   if (!InClosedOpen(tcb.snd_una, error.seq, tcb.snd_nxt)) return;
-  if (error.kind == IcmpError::Kind::kPacketTooBig) return;
+  if (error.kind == IcmpError::Kind::kPacketTooBig) return OnTooBig(error);
   // RFC 9293 SHLD-25; of a hard error too: a router's word ends no stream.
   Report(s, error.kind == IcmpError::Kind::kTimeExceeded ? kReportTimeExceeded
                                                          : kReportUnreachable);
@@ -138,6 +143,34 @@ void Engine::OnIcmpError(const IcmpError& error) {
   s.cause = UnreachableCause::kIcmp;
   Abort(s, error.kind == IcmpError::Kind::kRefused ? TcpError::kRefused
                                                    : TcpError::kUnreachable);
+}
+
+// A router says that a segment of ours was too long. RFC 1191, RFC 8201.
+void Engine::OnTooBig(const IcmpError& error) {
+  // RFC 5927 7.2: a packet that fits was not refused for its length.
+  if (error.mtu != 0 && error.packet_bytes <= error.mtu) return;
+  const IpAddress& peer = error.tuple.remote.ip;
+  const auto mtu = path_mtus_.OnTooBig(peer, error.mtu, now_);
+  if (!mtu.has_value()) return;
+  counters_.Count(EngineEvent::kPathMtusLowered);
+  SetPathMtu(peer, *mtu);
+}
+
+void Engine::SetPathMtu(const IpAddress& peer, uint32_t mtu) {
+  for (auto& s : streams_) {
+    if (s == nullptr || s->tuple.remote.ip != peer) continue;
+    s->connection.OnPathMss(MssOf(peer, mtu));
+    MarkDirty(*s);
+  }
+}
+
+// Paths change: after a while the link's own MTU is tried again.
+void Engine::PollPathMtus() {
+  if (path_mtus_.NextDeadline() > now_) return;
+  worked_ = true;
+  while (const auto peer = path_mtus_.PollExpired(now_)) {
+    SetPathMtu(*peer, options_.mtu);
+  }
 }
 
 void Engine::SendEchoReply(const RxFrame& frame, const ParsedFrame& parsed) {
@@ -187,9 +220,8 @@ bool Engine::SendReset(const ParsedFrame& parsed, const Segment& segment) {
   if (at == nullptr) return false;
   reset_tokens_ -= 1;
   // Back to where it came from: no neighbour is looked up for a stranger.
-  const HeaderTemplate headers({.source_mac = io_.limits().mac,
-                                .destination_mac = parsed.source_mac,
-                                .tuple = parsed.tuple});
+  const HeaderTemplate headers =
+      HeadersTo(parsed.source_mac, parsed.tuple, options_.dscp);
   TcpHeader tcp;
   tcp.seq = reset->seq;
   tcp.ack = reset->ack;

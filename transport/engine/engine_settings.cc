@@ -29,10 +29,7 @@ void Engine::SetDscp(EngineStream& s, uint8_t dscp) {
 }
 
 void Engine::MakeHeaders(EngineStream& s) {
-  s.headers = HeaderTemplate({.source_mac = io_.limits().mac,
-                              .tuple = s.tuple,
-                              .ttl = options_.ttl,
-                              .dscp = s.dscp});
+  s.headers = HeadersTo(MacAddress{}, s.tuple, s.dscp);
   if (s.has_mac) {
     s.headers.set_destination_mac(neighbors_.entry(s.neighbor).mac);
   }

@@ -31,11 +31,18 @@ Engine::Engine(const EngineOptions& options, PacketIo& io, const Clock& clock,
       demux_(options.max_connections, options.secret.k0),
       timers_(options.max_connections),
       neighbors_(options.neighbors),
-      ports_(options.first_local_port, options.port_block_bits,
-             options.secret.k1),
+      path_mtus_({.link_mtu = options.mtu}),
+      ports_(options.first_local_port, options.port_block_bits, options.secret),
       streams_(options.max_connections),
       generations_(options.max_connections, 1),
       listeners_(options.max_listeners),
+      half_open_limit_(std::max<uint32_t>(
+          1, std::min({options.max_half_open, options.max_connections / 2,
+                       options.neighbors.max_entries / 2}))),
+      pressure_half_open_(
+          std::min(options.syn_pressure_half_open, half_open_limit_ / 2)),
+      challenge_budget_(options.challenge_acks_per_second,
+                        options.secret.k0 ^ options.secret.k1),
       echoes_(16),
       tails_(std::make_unique<TailBatch>()),
       reset_tokens_(options.resets_per_second),
@@ -126,10 +133,9 @@ uint32_t Engine::UsableSlots(PoolId id) const {
   return slots > kept ? slots - kept : 1;
 }
 
-// An equal share of the pool for each of its streams.
-ReceiveLimits Engine::LimitsOf(PoolId id) const {
-  const uint32_t streams =
-      std::max<uint32_t>(1, pool_use_[static_cast<size_t>(id)].streams);
+// An equal share of the pool for each of so many streams.
+ReceiveLimits Engine::LimitsOf(PoolId id, uint32_t streams) const {
+  streams = std::max<uint32_t>(1, streams);
   const uint32_t usable = UsableSlots(id);
   const uint32_t quota = std::clamp(
       usable / streams, std::min(usable, kMinSlotQuota), kMaxSlotQuota);
@@ -142,7 +148,8 @@ ReceiveLimits Engine::LimitsOf(PoolId id) const {
 
 // A stream of this pool came or went.
 void Engine::ShareOut(PoolId id) {
-  const ReceiveLimits limits = LimitsOf(id);
+  const ReceiveLimits limits =
+      LimitsOf(id, pool_use_[static_cast<size_t>(id)].streams);
   for (auto& s : streams_) {
     if (s != nullptr && s->pool.value_or(kHostPool) == id) {
       s->connection.SetReceiveLimits(limits);
@@ -150,16 +157,20 @@ void Engine::ShareOut(PoolId id) {
   }
 }
 
-EngineStream* Engine::NewStream(const FourTuple& tuple,
-                                std::optional<PoolId> pool,
-                                CongestionFactory congestion,
-                                OpenError* error) {
-  *error = OpenError::kTooMany;
-  if (free_streams_.empty()) return nullptr;
-  const PoolId home = pool.value_or(kHostPool);
-  const bool is_v4 = tuple.local.ip.is_v4();
+// The stream counts among those of its pool from now on.
+void Engine::TakeShare(EngineStream& s) {
+  const PoolId home = s.pool.value_or(kHostPool);
+  s.has_share = true;
+  if (++pool_use_[static_cast<size_t>(home)].streams > 1) ShareOut(home);
+}
+
+Connection::Options Engine::ConnectionOptions(const FourTuple& tuple,
+                                              PoolId home) const {
+  const PoolUse& use = pool_use_[static_cast<size_t>(home)];
   Connection::Options tcp = options_.tcp;
-  tcp.mss = static_cast<uint16_t>(options_.mtu - (is_v4 ? 40 : 60));
+  const bool is_v4 = tuple.local.ip.is_v4();
+  tcp.mss = MssOf(tuple.local.ip, options_.mtu);
+  tcp.path_mss = MssOf(tuple.remote.ip, path_mtus_.Mtu(tuple.remote.ip));
   if (options_.max_mss != 0) tcp.mss = std::min(tcp.mss, options_.max_mss);
   tcp.default_mss = is_v4 ? 536 : 1220;  // RFC 9293 MUST-15.
   tcp.iss = InitialSequenceNumber(tuple, options_.secret, now_);
@@ -167,37 +178,59 @@ EngineStream* Engine::NewStream(const FourTuple& tuple,
     tcp.iss = *iss_above_ + 65537;  // Beyond any window of old; Linux's.
   }
   tcp.ts_offset = TimestampOffset(tuple, options_.secret);
-  if (congestion != nullptr) tcp.congestion = congestion;
-  ++pool_use_[static_cast<size_t>(home)].streams;
-  tcp.receive = LimitsOf(home);
+  tcp.receive = LimitsOf(home, use.streams + 1);
   tcp.max_slot_quota = std::min(UsableSlots(home), kMaxSlotQuota);
   tcp.slot_bytes = pools_[static_cast<size_t>(home)].pool->slot_bytes();
   // The window of the send side is kept here, in SendDevice and SendHost.
   tcp.send_queue_limit_bytes = UINT64_MAX / 2;
+  return tcp;
+}
 
+EngineStream* Engine::NewStream(const NewStreamOptions& open,
+                                OpenError* error) {
+  *error = OpenError::kTooMany;
+  if (free_streams_.empty() && !EvictTimeWait()) return nullptr;
+  const PoolId home = open.pool.value_or(kHostPool);
+  Connection::Options tcp = ConnectionOptions(open.tuple, home);
+  tcp.challenge_budget = &challenge_budget_;
+  if (open.congestion != nullptr) tcp.congestion = open.congestion;
+  if (open.cookie.has_value()) {
+    tcp.iss = *open.cookie;
+    tcp.receive = LimitsOf(home, 1);  // As when the cookie was made.
+  }
   auto stream = std::make_unique<EngineStream>(
       tcp, static_cast<FragSink&>(*this), options_.send_spans_per_stream,
       io_.limits().max_tx_pieces);
   EngineStream& s = *stream;
   s.index = free_streams_.back();
   s.id = MakeStreamId(s.index, generations_[s.index]);
-  s.tuple = tuple;
-  s.pool = pool;
-  s.steering = pool.has_value() ? Steering::kNotYet : Steering::kHostStream;
+  s.tuple = open.tuple;
+  s.pool = open.pool;
+  s.steering =
+      open.pool.has_value() ? Steering::kNotYet : Steering::kHostStream;
   s.dscp = options_.dscp;
   MakeHeaders(s);
-  if (!AcquireNextHop(s, error)) {
-    --pool_use_[static_cast<size_t>(home)].streams;
-    return nullptr;
-  }
-  CHECK(demux_.Insert(tuple, s.index));
+  if (!AcquireNextHop(s, error)) return nullptr;
+  CHECK(demux_.Insert(open.tuple, s.index));
   free_streams_.pop_back();
   streams_[s.index] = std::move(stream);
   ++stream_count_;
   counters_.connections_opened.Add();
-  if (pool_use_[static_cast<size_t>(home)].streams > 1) ShareOut(home);
+  if (!open.is_half_open) TakeShare(s);
   *error = OpenError::kNone;
   return &s;
+}
+
+HeaderTemplate Engine::HeadersTo(const MacAddress& mac, const FourTuple& tuple,
+                                 uint8_t dscp) const {
+  return HeaderTemplate(
+      {.source_mac = io_.limits().mac,
+       .destination_mac = mac,
+       .tuple = tuple,
+       .ttl = options_.ttl,
+       .dscp = dscp,
+       .flow_label =
+           tuple.local.ip.is_v4() ? 0 : FlowLabel(tuple, options_.secret)});
 }
 
 bool Engine::AcquireNextHop(EngineStream& s, OpenError* error) {
@@ -222,9 +255,11 @@ bool Engine::AcquireNextHop(EngineStream& s, OpenError* error) {
 void Engine::Destroy(EngineStream& s) {
   const uint32_t index = s.index;
   const PoolId home = s.pool.value_or(kHostPool);
+  const bool had_share = s.has_share;
   RemoveRule(s);
   s.ListNode<EngineStream, DirtyTag>::Unlink();
   s.ListNode<EngineStream, AcceptTag>::Unlink();
+  s.ListNode<EngineStream, TimeWaitTag>::Unlink();
   timers_.Set(index, Instant::Never());
   // Not when it gave it up: another stream may have it by now.
   ForgetTuple(s);
@@ -246,8 +281,9 @@ void Engine::Destroy(EngineStream& s) {
   streams_[index].reset();
   free_streams_.push_back(index);
   --stream_count_;
-  --pool_use_[static_cast<size_t>(home)].streams;
   counters_.connections_closed.Add();
+  if (!had_share) return;
+  --pool_use_[static_cast<size_t>(home)].streams;
   ShareOut(home);
 }
 
@@ -282,7 +318,7 @@ Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
   l.pool = pool;
   l.congestion = congestion;
   l.backlog = backlog;
-  l.pending = 0;
+  l.half_open = l.acceptable = 0;
   l.was_ready = false;
   l.rule = io_.AddRule({.kind = FlowMatch::Kind::kListener,
                         .tuple = {.local = l.local, .remote = {}}},
@@ -298,8 +334,7 @@ void Engine::Unlisten(ListenerId listener) {
   if (!l.is_open) return;
   for (auto& s : streams_) {
     if (s == nullptr || s->listener != index) continue;
-    s->ListNode<EngineStream, AcceptTag>::Unlink();
-    s->listener.reset();
+    LeaveListener(*s);
     Abort(*s, TcpError::kAborted);
     Close(*s, /*keep_frags=*/false);
   }
@@ -314,8 +349,7 @@ std::optional<StreamId> Engine::Accept(ListenerId listener) {
   Listening& l = listeners_[index];
   EngineStream* s = l.is_open ? l.ready.PopFront() : nullptr;
   if (s == nullptr) return std::nullopt;
-  s->listener.reset();
-  --l.pending;
+  LeaveListener(*s);
   PublishListener(index);
   MarkDirty(*s);
   return s->id;
@@ -356,10 +390,11 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
     }
     tuple.local.port = *local_port;
   } else {
-    auto choice = ports_.Choose(is_taken);
+    auto choice = ports_.Choose(tuple, is_taken);
     if (!choice.has_value()) {  // Then one in TIME-WAIT, RFC 6191.
-      choice = ports_.Choose(
-          [&](Port port) { return is_taken(port) && !IsReopenable(tuple); });
+      choice = ports_.Choose(tuple, [&](Port port) {
+        return is_taken(port) && !IsReopenable(tuple);
+      });
     }
     if (!choice.has_value()) {
       result.error = OpenError::kNoPort;
@@ -375,7 +410,8 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
     }
   }
   if (const auto old = demux_.Find(tuple)) EndTimeWait(*streams_[*old]);
-  EngineStream* s = NewStream(tuple, pool, congestion, &result.error);
+  EngineStream* s = NewStream(
+      {.tuple = tuple, .pool = pool, .congestion = congestion}, &result.error);
   iss_above_.reset();
   if (s == nullptr) return result;
   result.id = s->id;

@@ -28,14 +28,15 @@ const char* SteeringName(Steering steering) {
 }
 
 // The header shape is known: ask for the rule, and hold the segment that lets
-// the peer send text until it is in.
-void Engine::StartSteering(EngineStream& s, bool has_timestamps) {
+// the peer send text until it is in. (Not where that has left already.)
+void Engine::StartSteering(EngineStream& s, bool hold_handshake) {
   if (!s.pool.has_value() || s.steering != Steering::kNotYet) return;
   if (s.starts_on_control_queue) {
     s.steering = Steering::kHeadersDiffer;
     return;
   }
   const bool is_v4 = s.tuple.local.ip.is_v4();
+  const bool has_timestamps = s.connection.tcb().snd_ts_ok;
   s.shape = is_v4 ? (has_timestamps ? HeaderShape::kIpv4Timestamps
                                     : HeaderShape::kIpv4Plain)
                   : (has_timestamps ? HeaderShape::kIpv6Timestamps
@@ -53,6 +54,7 @@ void Engine::StartSteering(EngineStream& s, bool has_timestamps) {
                        *queue);
   rules_[static_cast<uint32_t>(*s.rule)] = s.index;
   s.steering = Steering::kRulePending;
+  if (!hold_handshake) return;
   s.rule_deadline = now_ + options_.rule_wait;
   s.connection.HoldHandshake(true);
   SetTimer(s);

@@ -36,11 +36,13 @@ enum class UnreachableCause : uint8_t { kNone, kNoRoute, kNoNeighbor, kIcmp };
 
 struct DirtyTag;
 struct AcceptTag;
+struct TimeWaitTag;
 
 // Lifetime: from Connect or a SYN until the connection is CLOSED, nothing of
 // it is posted for sending, and no handle is held.
 struct EngineStream : ListNode<EngineStream, DirtyTag>,
-                      ListNode<EngineStream, AcceptTag> {
+                      ListNode<EngineStream, AcceptTag>,
+                      ListNode<EngineStream, TimeWaitTag> {
   static constexpr size_t kMaxCompletions = 512;
 
   EngineStream(const Connection::Options& options, FragSink& sink,
@@ -82,6 +84,8 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
 
   // The user.
   std::optional<uint32_t> listener;  // Not accepted yet.
+  bool is_half_open = false;         // Passive, and its handshake goes on.
+  bool has_share = false;            // Counts among the streams of its pool.
   bool is_open = true;               // A handle is held, or will be.
   bool was_connected = false;
   bool send_is_closed = false;

@@ -1,6 +1,6 @@
 // Engine: streams without a user. A 4-tuple in TIME-WAIT may be opened anew
 // (RFC 6191, RFC 9293 SHLD-4); closed streams that still have a peer, orphans,
-// are limited in number.
+// are limited in number, and those in TIME-WAIT make room for others.
 #include "base/check.h"
 #include "transport/engine/engine.h"
 
@@ -28,8 +28,8 @@ void Engine::EndTimeWait(EngineStream& s) {
 bool Engine::ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
                             EngineStream& s) {
   const auto listener = ports_.FindListener(parsed.tuple.local.port);
-  if (!listener.has_value() ||
-      listeners_[*listener].pending >= listeners_[*listener].backlog) {
+  // A cookie would keep nothing, and so would not know what to be above.
+  if (!listener.has_value() || !HasHalfOpenRoom(listeners_[*listener])) {
     return false;
   }
   // Without all its options it could not be opened with what it offers.
@@ -42,7 +42,7 @@ bool Engine::ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
   segment.arrival = now_;
   if (!s.connection.MayBeReopenedBy(segment)) return false;
   EndTimeWait(s);
-  OnSynToListener(frame, parsed, segment, *listener);
+  OnSegmentToListener(frame, parsed, segment, *listener);
   iss_above_.reset();
   return true;
 }
@@ -51,6 +51,20 @@ bool Engine::ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
 bool Engine::IsReopenable(const FourTuple& tuple) {
   const auto index = demux_.Find(tuple);
   return index.has_value() && streams_[*index]->connection.MayBeReopened(now_);
+}
+
+// Room for one more stream, by ending the oldest TIME-WAIT. Its only task is to
+// answer a FIN that comes again (with a reset, now) and to keep the 4-tuple
+// from old duplicates, against which the next one's ISS and timestamps help
+// too: a new peer is worth more. As Linux beyond tcp_max_tw_buckets.
+bool Engine::EvictTimeWait() {
+  EngineStream* s = time_waits_.front();
+  // What was sent from is the application's until the NIC has let go of it.
+  while (s != nullptr && !s->send_queue.empty()) s = time_waits_.Next(s);
+  if (s == nullptr) return false;
+  counters_.Count(EngineEvent::kTimeWaitsEvicted);
+  Destroy(*s);
+  return true;
 }
 
 // The handle is gone, the peer is not: text is still to be delivered, or its

@@ -28,6 +28,7 @@ bool Engine::Poll() {
   DrainTokens();
   PollRegions();
   PollNeighbors();
+  PollPathMtus();
   PollDeadlines();
   io_.Replenish();
   PollDirty();
@@ -38,7 +39,8 @@ bool Engine::Poll() {
 
 Instant Engine::NextDeadline() const {
   if (!dirty_.empty()) return now_;
-  return std::min(timers_.NextDeadline(), neighbors_.NextDeadline());
+  return std::min({timers_.NextDeadline(), neighbors_.NextDeadline(),
+                   path_mtus_.NextDeadline()});
 }
 
 void Engine::DrainTokens() {
@@ -107,15 +109,18 @@ bool Engine::Settle(EngineStream& s) {
     ForgetTuple(s);
     if (s.listener.has_value()) {  // Died before it was accepted.
       const uint32_t listener = *s.listener;
-      s.ListNode<EngineStream, AcceptTag>::Unlink();
-      --listeners_[listener].pending;
-      s.listener.reset();
+      LeaveListener(s);
       PublishListener(listener);
       Close(s, /*keep_frags=*/false);
     }
   }
   // Nothing follows that needs its queue: the rule's room is others'.
-  if (s.connection.state() == State::kTimeWait) RemoveRule(s);
+  if (s.connection.state() == State::kTimeWait) {
+    RemoveRule(s);
+    if (!s.is_open && !s.ListNode<EngineStream, TimeWaitTag>::is_linked()) {
+      time_waits_.PushBack(&s);
+    }
+  }
   if (s.is_orphan) UncountOrphan(s);
   SetTimer(s);
   if (s.is_finished && !s.is_open && s.send_queue.empty()) {

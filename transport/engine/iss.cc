@@ -29,14 +29,17 @@ struct SipState {
   }
 };
 
-uint64_t HashTuple(const FourTuple& tuple, const HashKey& key,
-                   uint8_t purpose) {
-  std::array<uint8_t, 37> bytes{};
+enum class Purpose : uint8_t { kIss, kTimestamps, kCookie, kPort, kFlowLabel };
+
+uint64_t HashTuple(const FourTuple& tuple, const HashKey& key, Purpose purpose,
+                   uint64_t number = 0) {
+  std::array<uint8_t, 45> bytes{};
   std::memcpy(bytes.data(), tuple.local.ip.bytes.data(), 16);
   std::memcpy(bytes.data() + 16, tuple.remote.ip.bytes.data(), 16);
   std::memcpy(bytes.data() + 32, &tuple.local.port, 2);
   std::memcpy(bytes.data() + 34, &tuple.remote.port, 2);
-  bytes[36] = purpose;
+  bytes[36] = static_cast<uint8_t>(purpose);
+  std::memcpy(bytes.data() + 37, &number, 8);
   return SipHash24(key, bytes);
 }
 
@@ -65,11 +68,28 @@ SeqNum InitialSequenceNumber(const FourTuple& tuple, const HashKey& secret,
                              Instant now) {
   const uint64_t ticks = static_cast<uint64_t>(now.nanoseconds()) / 4'000;
   return SeqNum(
-      static_cast<uint32_t>(ticks + HashTuple(tuple, secret, /*purpose=*/0)));
+      static_cast<uint32_t>(ticks + HashTuple(tuple, secret, Purpose::kIss)));
 }
 
 uint32_t TimestampOffset(const FourTuple& tuple, const HashKey& secret) {
-  return static_cast<uint32_t>(HashTuple(tuple, secret, /*purpose=*/1));
+  return static_cast<uint32_t>(HashTuple(tuple, secret, Purpose::kTimestamps));
+}
+
+uint64_t PortHash(FourTuple tuple, const HashKey& secret) {
+  tuple.local.port = Port{0};
+  return HashTuple(tuple, secret, Purpose::kPort);
+}
+
+uint32_t FlowLabel(const FourTuple& tuple, const HashKey& secret) {
+  const uint64_t hash = HashTuple(tuple, secret, Purpose::kFlowLabel);
+  const auto label = static_cast<uint32_t>(hash & 0xfffff);
+  return label == 0 ? 1 : label;
+}
+
+uint32_t CookieHash(const FourTuple& tuple, const HashKey& secret,
+                    uint64_t epoch) {
+  return static_cast<uint32_t>(
+      HashTuple(tuple, secret, Purpose::kCookie, epoch));
 }
 
 }  // namespace devwire

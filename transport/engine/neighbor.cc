@@ -61,8 +61,7 @@ std::optional<uint32_t> NeighborTable::Acquire(const IpAddress& ip,
   ++entry.users;
   if (entry.state == State::kNone || entry.state == State::kFailed) {
     entry.state = State::kIncomplete;
-    // Only ARP can be asked; another family fails at once.
-    entry.requests_sent = ip.is_v4() ? 0 : options_.max_requests;
+    entry.requests_sent = 0;
     entry.next_action = now;
   }
   return index;
@@ -82,9 +81,7 @@ bool NeighborTable::OnAnswer(const IpAddress& ip, const MacAddress& mac,
   if (entry.state == State::kStatic) return false;
   const bool changed = !entry.has_mac() || entry.mac != mac;
   entry.mac = mac;
-  entry.state = State::kReachable;
-  entry.requests_sent = 0;
-  entry.next_action = now + options_.reachable_time;
+  Learn(entry, State::kReachable, now);
   return changed;
 }
 
@@ -95,18 +92,72 @@ void NeighborTable::OnDoubt(uint32_t index, Instant now) {
   }
 }
 
-std::optional<IpAddress> NeighborTable::PollRequest(Instant now) {
+void NeighborTable::Learn(Entry& entry, State state, Instant now) {
+  entry.state = state;
+  entry.requests_sent = 0;
+  entry.next_action = now + (state == State::kStale ? options_.delay_first_probe
+                                                    : options_.reachable_time);
+}
+
+bool NeighborTable::OnAdvertisement(const IpAddress& ip,
+                                    const std::optional<MacAddress>& mac,
+                                    bool is_solicited, bool overrides,
+                                    Instant now) {
+  const std::optional<uint32_t> index = Find(ip);
+  if (!index.has_value()) return false;
+  Entry& entry = entries_[*index];
+  if (entry.state == State::kStatic) return false;
+  if (!entry.has_mac()) {
+    if (!mac.has_value()) return false;
+    entry.mac = *mac;
+    Learn(entry, is_solicited ? State::kReachable : State::kStale, now);
+    return true;
+  }
+  const bool is_other = mac.has_value() && *mac != entry.mac;
+  if (is_other && !overrides) {  // Two answer: find out who is right.
+    if (entry.state == State::kReachable) Learn(entry, State::kStale, now);
+    return false;
+  }
+  if (is_other) entry.mac = *mac;
+  if (is_solicited) {
+    Learn(entry, State::kReachable, now);
+  } else if (is_other) {
+    Learn(entry, State::kStale, now);
+  }
+  return is_other;
+}
+
+bool NeighborTable::OnSolicitation(const IpAddress& ip, const MacAddress& mac,
+                                   Instant now) {
+  std::optional<uint32_t> index = Find(ip);
+  if (!index.has_value()) index = Take(ip);
+  if (!index.has_value()) return false;
+  Entry& entry = entries_[*index];
+  if (entry.state == State::kStatic) return false;
+  if (entry.has_mac() && entry.mac == mac) return false;
+  entry.mac = mac;
+  Learn(entry, State::kStale, now);
+  return true;
+}
+
+// IPv6 probes the known MAC first, and then asks all as if it knew none.
+uint8_t NeighborTable::MostRequests(const Entry& entry) const {
+  const bool asks_twice = !entry.ip.is_v4() && entry.state == State::kProbing;
+  return static_cast<uint8_t>(options_.max_requests * (asks_twice ? 2 : 1));
+}
+
+std::optional<NeighborTable::Request> NeighborTable::PollRequest(Instant now) {
   for (uint32_t i = 0; i < entries_.size(); ++i) {
     Entry& entry = entries_[i];
     if (entry.next_action > now) continue;
-    if (entry.state == State::kReachable) {
+    if (entry.state == State::kReachable || entry.state == State::kStale) {
       if (entry.users == 0) {  // Forget; ask again when needed.
         entry = Entry{};
         continue;
       }
       entry.state = State::kProbing;
     }
-    if (entry.requests_sent == options_.max_requests) {
+    if (entry.requests_sent == MostRequests(entry)) {
       entry.requests_sent = 0;
       if (entry.state == State::kProbing) {
         entry.state = State::kReachable;
@@ -121,7 +172,12 @@ std::optional<IpAddress> NeighborTable::PollRequest(Instant now) {
     }
     ++entry.requests_sent;
     entry.next_action = now + options_.request_interval;
-    return entry.ip;
+    Request request{.ip = entry.ip, .mac = {}};
+    if (entry.state == State::kProbing && !entry.ip.is_v4() &&
+        entry.requests_sent <= options_.max_requests) {
+      request.mac = entry.mac;
+    }
+    return request;
   }
   return std::nullopt;
 }

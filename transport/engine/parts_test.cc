@@ -10,6 +10,7 @@
 #include "transport/engine/demux.h"
 #include "transport/engine/iss.h"
 #include "transport/engine/neighbor.h"
+#include "transport/engine/path_mtu.h"
 #include "transport/engine/port_table.h"
 #include "transport/engine/route.h"
 #include "transport/engine/send_queue.h"
@@ -204,6 +205,12 @@ TEST(Route, OnLinkGatewayAndNone) {
 
 constexpr MacAddress kMac = {2, 0, 0, 0, 0, 9};
 
+std::optional<IpAddress> Asked(NeighborTable& table, Instant now) {
+  const auto request = table.PollRequest(now);
+  if (!request.has_value()) return std::nullopt;
+  return request->ip;
+}
+
 // RFC 1122 2.3.2.1: requests are repeated, at most once a second.
 TEST(Neighbor, AsksThreeTimesThenFails) {
   NeighborTable table({});
@@ -211,18 +218,18 @@ TEST(Neighbor, AsksThreeTimesThenFails) {
   const uint32_t index = *table.Acquire(ip, At(0_s));
   for (int i = 0; i < 3; ++i) {
     const Instant now = At(i * 1_s);
-    EXPECT_EQ(table.PollRequest(now), ip) << i;
-    EXPECT_EQ(table.PollRequest(now), std::nullopt) << i;
+    EXPECT_EQ(Asked(table, now), ip) << i;
+    EXPECT_EQ(Asked(table, now), std::nullopt) << i;
     EXPECT_EQ(table.NextDeadline(), now + 1_s);
     EXPECT_EQ(table.PollFailed(), std::nullopt);
   }
-  EXPECT_EQ(table.PollRequest(At(3_s)), std::nullopt);
+  EXPECT_EQ(Asked(table, At(3_s)), std::nullopt);
   EXPECT_EQ(table.PollFailed(), ip);
   EXPECT_EQ(table.PollFailed(), std::nullopt);
   EXPECT_EQ(table.entry(index).state, NeighborTable::State::kFailed);
   // The next stream asks anew.
   EXPECT_EQ(table.Acquire(ip, At(4_s)), index);
-  EXPECT_EQ(table.PollRequest(At(4_s)), ip);
+  EXPECT_EQ(Asked(table, At(4_s)), ip);
 }
 
 // RFC 9293 MUST-20 (b): R1 makes the next hop a question again, at once.
@@ -230,14 +237,14 @@ TEST(Neighbor, DoubtAsksAgainAndKeepsTheAddress) {
   NeighborTable table({});
   const IpAddress ip = IpAddress::V4(10, 0, 0, 2);
   const uint32_t index = *table.Acquire(ip, At(0_s));
-  ASSERT_EQ(table.PollRequest(At(0_s)), ip);
+  ASSERT_EQ(table.PollRequest(At(0_s))->ip, ip);
   EXPECT_TRUE(table.OnAnswer(ip, {2, 0, 0, 0, 0, 2}, false, At(0_s)));
-  EXPECT_EQ(table.PollRequest(At(1_s)), std::nullopt);
+  EXPECT_FALSE(table.PollRequest(At(1_s)).has_value());
   table.OnDoubt(index, At(1_s));
-  EXPECT_EQ(table.PollRequest(At(1_s)), ip);
+  EXPECT_EQ(table.PollRequest(At(1_s))->ip, ip);
   EXPECT_TRUE(table.entry(index).has_mac());
   table.OnDoubt(index, At(1_s));  // Asked already.
-  EXPECT_EQ(table.PollRequest(At(1_s)), std::nullopt);
+  EXPECT_FALSE(table.PollRequest(At(1_s)).has_value());
 }
 
 TEST(Neighbor, OnlyAQuestionForUsMakesAnEntry) {
@@ -258,30 +265,146 @@ TEST(Neighbor, AKnownNeighbourIsAskedAgainAndKeptWhenSilent) {
   const IpAddress ip = IpAddress::V4(10, 0, 0, 9);
   const uint32_t index = *table.Acquire(ip, At(0_s));
   table.OnAnswer(ip, kMac, false, At(0_s));
-  EXPECT_EQ(table.PollRequest(At(59_s)), std::nullopt);
-  for (int i = 0; i < 3; ++i)
-    EXPECT_EQ(table.PollRequest(At((60 + i) * 1_s)), ip);
-  EXPECT_EQ(table.PollRequest(At(63_s)), std::nullopt);
+  EXPECT_EQ(Asked(table, At(59_s)), std::nullopt);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Asked(table, At((60 + i) * 1_s)), ip);
+  EXPECT_EQ(Asked(table, At(63_s)), std::nullopt);
   EXPECT_EQ(table.PollFailed(), std::nullopt);
   EXPECT_TRUE(table.entry(index).has_mac());
   table.Release(index);
-  EXPECT_EQ(table.PollRequest(At(200_s)), std::nullopt) << "unused: forgotten";
+  EXPECT_EQ(Asked(table, At(200_s)), std::nullopt) << "unused: forgotten";
   EXPECT_EQ(table.entry(index).state, NeighborTable::State::kNone);
 }
 
-TEST(Neighbor, StaticEntriesStayAndIpv6CannotBeAsked) {
+TEST(Neighbor, StaticEntriesStayAndTheRestIsTakenInTurn) {
   NeighborTable table({.max_entries = 2});
   const IpAddress v6 = *IpAddress::Parse("fd00::2");
   ASSERT_TRUE(table.AddStatic(v6, kMac));
   EXPECT_FALSE(table.AddStatic(IpAddress::V4(1, 1, 1, 1), kMac)) << "full";
   EXPECT_TRUE(table.entry(*table.Acquire(v6, At(0_s))).has_mac());
   EXPECT_FALSE(table.OnAnswer(v6, {1}, true, At(0_s)));
+  EXPECT_FALSE(table.OnAdvertisement(v6, MacAddress{2}, true, true, At(0_s)));
+  EXPECT_FALSE(table.OnSolicitation(v6, {2}, At(0_s)));
   const IpAddress other = *IpAddress::Parse("fd00::3");
   ASSERT_TRUE(table.Acquire(other, At(0_s)).has_value());
-  EXPECT_EQ(table.PollRequest(At(0_s)), std::nullopt);
-  EXPECT_EQ(table.PollFailed(), other);
+  EXPECT_EQ(Asked(table, At(0_s)), other);
   EXPECT_EQ(table.Acquire(IpAddress::V4(1, 1, 1, 1), At(0_s)), std::nullopt)
       << "all in use";
+}
+
+constexpr MacAddress kOtherMac = {2, 0, 0, 0, 0, 10};
+const IpAddress kV6 = *IpAddress::Parse("fd00::9");
+
+// RFC 4861 7.2.5, appendix C: what an advertisement does in each state.
+TEST(Neighbor, AdvertisementsInEachState) {
+  using State = NeighborTable::State;
+  enum Mac { kNone, kSame, kOther };
+  const struct {
+    State before;
+    Mac mac;
+    bool is_solicited, overrides;
+    State after;
+    bool takes_mac;
+  } kRows[] = {
+      {State::kIncomplete, kNone, true, true, State::kIncomplete, false},
+      {State::kIncomplete, kOther, true, false, State::kReachable, true},
+      {State::kIncomplete, kOther, false, false, State::kStale, true},
+      {State::kReachable, kOther, true, false, State::kStale, false},
+      {State::kReachable, kOther, false, true, State::kStale, true},
+      {State::kReachable, kOther, true, true, State::kReachable, true},
+      {State::kReachable, kSame, false, true, State::kReachable, false},
+      {State::kStale, kOther, false, false, State::kStale, false},
+      {State::kStale, kNone, true, false, State::kReachable, false},
+      {State::kStale, kSame, true, true, State::kReachable, false},
+      {State::kProbing, kSame, true, true, State::kReachable, false},
+      {State::kProbing, kOther, false, true, State::kStale, true},
+      {State::kProbing, kOther, true, false, State::kProbing, false},
+  };
+  for (size_t i = 0; i < std::size(kRows); ++i) {
+    const auto& row = kRows[i];
+    SCOPED_TRACE(i);
+    NeighborTable table({});
+    const uint32_t index = *table.Acquire(kV6, At(0_s));
+    if (row.before == State::kReachable || row.before == State::kProbing) {
+      table.OnAdvertisement(kV6, kMac, true, true, At(0_s));
+    } else if (row.before == State::kStale) {
+      table.OnSolicitation(kV6, kMac, At(0_s));
+    }
+    if (row.before == State::kProbing) table.PollRequest(At(60_s));
+    ASSERT_EQ(table.entry(index).state, row.before);
+    std::optional<MacAddress> mac;
+    if (row.mac != kNone) mac = row.mac == kSame ? kMac : kOtherMac;
+    EXPECT_EQ(table.OnAdvertisement(kV6, mac, row.is_solicited, row.overrides,
+                                    At(60_s)),
+              row.takes_mac);
+    EXPECT_EQ(table.entry(index).state, row.after);
+    EXPECT_EQ(table.entry(index).mac == kOtherMac, row.takes_mac);
+  }
+  NeighborTable table({});
+  EXPECT_FALSE(table.OnAdvertisement(kV6, kMac, true, true, At(0_s)));
+  EXPECT_EQ(table.NextDeadline(), Instant::Never()) << "nobody had asked";
+}
+
+// RFC 4861 7.3.3: to the MAC it had, then to the group; and it is kept.
+TEST(Neighbor, Ipv6ProbesTheKnownMacThenAll) {
+  NeighborTable table({});
+  const uint32_t index = *table.Acquire(kV6, At(0_s));
+  EXPECT_EQ(table.PollRequest(At(0_s))->mac, std::nullopt);
+  EXPECT_TRUE(table.OnSolicitation(kV6, kMac, At(0_s))) << "it asked as well";
+  EXPECT_TRUE(table.entry(index).has_mac());
+  EXPECT_FALSE(table.PollRequest(At(4_s)).has_value());
+  for (int i = 0; i < 6; ++i) {
+    const auto request = table.PollRequest(At((5 + i) * 1_s));
+    ASSERT_TRUE(request.has_value()) << i;
+    EXPECT_EQ(request->mac, i < 3 ? std::optional(kMac) : std::nullopt) << i;
+  }
+  EXPECT_FALSE(table.PollRequest(At(11_s)).has_value());
+  EXPECT_EQ(table.PollFailed(), std::nullopt);
+  EXPECT_TRUE(table.entry(index).has_mac());
+}
+
+TEST(PathMtu, IsLoweredKeptAndForgotten) {
+  PathMtuTable table({.link_mtu = 9000});
+  const IpAddress peer = IpAddress::V4(10, 0, 0, 9);
+  EXPECT_EQ(table.Mtu(peer), 9000u);
+  EXPECT_EQ(table.OnTooBig(peer, 9000, At(0_s)), std::nullopt);
+  EXPECT_EQ(table.OnTooBig(peer, 1400, At(0_s)), 1400u);
+  EXPECT_EQ(table.OnTooBig(peer, 1450, At(1_s)), std::nullopt) << "not lower";
+  EXPECT_EQ(table.Mtu(peer), 1400u);
+  EXPECT_EQ(table.Mtu(IpAddress::V4(10, 0, 0, 8)), 9000u);
+  EXPECT_EQ(table.OnTooBig(peer, 68, At(2_s)), 552u) << "the floor";
+  EXPECT_EQ(table.NextDeadline(), At(602_s));
+  EXPECT_EQ(table.PollExpired(At(601_s)), std::nullopt);
+  EXPECT_EQ(table.PollExpired(At(602_s)), peer);
+  EXPECT_EQ(table.PollExpired(At(602_s)), std::nullopt);
+  EXPECT_EQ(table.Mtu(peer), 9000u);
+}
+
+// RFC 8201 4: never below 1280.
+TEST(PathMtu, Ipv6HasAFloorOfItsOwn) {
+  PathMtuTable table({});
+  const IpAddress peer = *IpAddress::Parse("fd00::9");
+  EXPECT_EQ(table.OnTooBig(peer, 600, At(0_s)), 1280u);
+  EXPECT_EQ(table.OnTooBig(peer, 1279, At(0_s)), std::nullopt);
+}
+
+// RFC 1191 5 and 7.1: a router that does not say, and the table of plateaus.
+TEST(PathMtu, OldRoutersAreMetByPlateaus) {
+  PathMtuTable table({});
+  const IpAddress peer = IpAddress::V4(10, 0, 0, 9);
+  EXPECT_EQ(table.OnTooBig(peer, 0, At(0_s)), 1492u);
+  EXPECT_EQ(table.OnTooBig(peer, 0, At(0_s)), 1006u);
+  EXPECT_EQ(table.OnTooBig(peer, 0, At(0_s)), 552u);
+  EXPECT_EQ(table.OnTooBig(peer, 0, At(0_s)), std::nullopt);
+}
+
+TEST(PathMtu, AtTheLimitTheOldestGoes) {
+  PathMtuTable table({.max_paths = 2});
+  for (uint8_t i = 1; i <= 3; ++i) {
+    EXPECT_EQ(table.OnTooBig(IpAddress::V4(10, 0, 0, i), 1400, At(i * 1_s)),
+              1400u);
+  }
+  EXPECT_EQ(table.Mtu(IpAddress::V4(10, 0, 0, 1)), 1500u);
+  EXPECT_EQ(table.Mtu(IpAddress::V4(10, 0, 0, 3)), 1400u);
 }
 
 TEST(SendQueue, GathersAcrossSpansAndReportsWhatFits) {
@@ -351,18 +474,20 @@ TEST(SendQueue, AHostSpanGrowsInPlace) {
   EXPECT_EQ(count, 1u);
 }
 
-// RFC 6056: the next port does not follow from the one before, nor from another
-// host's.
+// RFC 6056: the port to a destination does not follow from that to another, nor
+// from another host's.
 TEST(PortTable, ActiveOpensTakeRandomPorts) {
   const auto nobody = [](Port) { return false; };
-  PortTable one(49152, 8, 1);
-  PortTable other(49152, 8, 2);
+  PortTable one(49152, 8, {1, 2});
+  PortTable other(49152, 8, {3, 4});
   int same = 0;
   int next = 0;
   std::optional<Port> last;
   for (int i = 0; i < 100; ++i) {
-    const Port port = one.Choose(nobody)->port;
-    same += port == other.Choose(nobody)->port ? 1 : 0;
+    FourTuple to;
+    to.remote = {IpAddress::V4(10, 0, 0, static_cast<uint8_t>(i)), Port{80}};
+    const Port port = one.Choose(to, nobody)->port;
+    same += port == other.Choose(to, nobody)->port ? 1 : 0;
     const int number = static_cast<uint16_t>(port);
     if (last) {
       const int distance = number - static_cast<uint16_t>(*last);
@@ -375,7 +500,7 @@ TEST(PortTable, ActiveOpensTakeRandomPorts) {
 }
 
 TEST(PortTable, ListenersTakePortsBelowTheBlocks) {
-  PortTable ports(49152, 8, 1);
+  PortTable ports(49152, 8, {1, 2});
   EXPECT_EQ(ports.FreeListenPort(), Port{49151});
   EXPECT_TRUE(ports.AddListener(Port{49151}, 0));
   EXPECT_FALSE(ports.AddListener(Port{49151}, 1)) << "twice";
@@ -387,9 +512,9 @@ TEST(PortTable, ListenersTakePortsBelowTheBlocks) {
 // Blocks from 1024 on leave none below them: others do, and active opens
 // leave those alone.
 TEST(PortTable, ListenersFindAPortWhereTheBlocksBeginAt1024) {
-  PortTable ports(1024, 15, 1);
+  PortTable ports(1024, 15, {1, 2});
   EXPECT_EQ(ports.FreeListenPort(), Port{32767});
-  PortTable all(1024, 8, 1);
+  PortTable all(1024, 8, {1, 2});
   const auto port = all.FreeListenPort();
   ASSERT_EQ(port, Port{65535});
   ASSERT_TRUE(all.AddListener(*port, 0));
@@ -399,7 +524,7 @@ TEST(PortTable, ListenersFindAPortWhereTheBlocksBeginAt1024) {
     return chosen[static_cast<uint16_t>(p)];
   };
   int count = 0;
-  while (const auto choice = all.Choose(is_taken)) {
+  while (const auto choice = all.Choose(Tuple(0, 80), is_taken)) {
     EXPECT_NE(choice->port, *port);
     chosen[static_cast<uint16_t>(choice->port)] = true;
     if (++count == 1000) break;

@@ -1,6 +1,9 @@
 #include "transport/engine/port_table.h"
 
+#include <utility>
+
 #include "base/check.h"
+#include "base/prng.h"
 
 namespace devwire {
 namespace {
@@ -9,11 +12,19 @@ constexpr uint32_t kPorts = 65536;
 
 }  // namespace
 
-PortTable::PortTable(uint16_t first, uint8_t block_bits, uint64_t seed)
-    : block_bits_(block_bits), prng_(seed), listeners_(kPorts, kNobody) {
+PortTable::PortTable(uint16_t first, uint8_t block_bits, const HashKey& secret)
+    : block_bits_(block_bits), secret_(secret), listeners_(kPorts, kNobody) {
   CHECK_LE(block_bits, 15);
   const uint32_t size = 1u << block_bits;
-  next_block_ = (first + size - 1) / size * size;
+  first_block_ = (first + size - 1) / size * size;
+  for (uint32_t start = first_block_; start < kPorts; start += size) {
+    blocks_.push_back(start);
+  }
+  // Fisher and Yates's shuffle; its numbers leave here only as this order.
+  Prng prng(secret.k0 ^ secret.k1);
+  for (size_t i = blocks_.size(); i > 1; --i) {
+    std::swap(blocks_[i - 1], blocks_[prng.Below(i)]);
+  }
 }
 
 bool PortTable::AddListener(Port port, uint32_t listener) {
@@ -38,8 +49,7 @@ std::optional<Port> PortTable::FreeListenPort() const {
   constexpr uint32_t kFirstUserPort = 1024;  // RFC 6335 6.
   // Below the blocks where there is room, so that a block's rule does not
   // cover it; else any: both rules lead to the control queue.
-  const uint32_t blocks_begin = blocks_.empty() ? next_block_ : blocks_[0];
-  for (const uint32_t end : {blocks_begin, kPorts}) {
+  for (const uint32_t end : {first_block_, kPorts}) {
     for (uint32_t port = end - 1; port >= kFirstUserPort; --port) {
       if (!IsListening(port)) return Port{static_cast<uint16_t>(port)};
     }
@@ -48,11 +58,11 @@ std::optional<Port> PortTable::FreeListenPort() const {
 }
 
 std::optional<Port> PortTable::ChooseIn(
-    uint32_t start, const std::function<bool(Port)>& is_taken) {
+    uint32_t start, uint32_t offset, uint32_t* counter,
+    const std::function<bool(Port)>& is_taken) {
   const uint32_t size = 1u << block_bits_;
-  const uint32_t offset = static_cast<uint32_t>(prng_.Below(size));
   for (uint32_t i = 0; i < size; ++i) {
-    const uint32_t number = start + ((offset + i) & (size - 1));
+    const uint32_t number = start + ((offset + (*counter)++) & (size - 1));
     const Port port{static_cast<uint16_t>(number)};
     if (number != 0 && !IsListening(number) && !is_taken(port)) return port;
   }
@@ -60,18 +70,16 @@ std::optional<Port> PortTable::ChooseIn(
 }
 
 std::optional<PortTable::Choice> PortTable::Choose(
-    const std::function<bool(Port)>& is_taken) {
-  for (uint32_t start : blocks_) {
-    if (const auto port = ChooseIn(start, is_taken)) {
-      return Choice{*port, false, Port{static_cast<uint16_t>(start)}};
-    }
-  }
-  while (next_block_ + (1u << block_bits_) <= kPorts) {
-    const uint32_t start = next_block_;
-    next_block_ += 1u << block_bits_;
-    blocks_.push_back(start);
-    if (const auto port = ChooseIn(start, is_taken)) {
-      return Choice{*port, true, Port{static_cast<uint16_t>(start)}};
+    const FourTuple& tuple, const std::function<bool(Port)>& is_taken) {
+  const uint64_t hash = PortHash(tuple, secret_);
+  const auto offset = static_cast<uint32_t>(hash);
+  uint32_t* counter = &counters_[(hash >> 32) % kCounters];
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const bool opens = i == open_blocks_;
+    if (opens) ++open_blocks_;
+    const auto port = ChooseIn(blocks_[i], offset, counter, is_taken);
+    if (port.has_value()) {
+      return Choice{*port, opens, Port{static_cast<uint16_t>(blocks_[i])}};
     }
   }
   return std::nullopt;

@@ -79,6 +79,7 @@ EngineHost::EngineHost(const Options& options, const Clock& clock, SimLink& out,
   io_->RegisterSendMemory(kHostIova, kHostKey, host_buffers_);
   EngineOptions e;
   e.route.address = options.ip;
+  e.route.gateway = options.gateway;
   e.mtu = options.nic.limits.mtu;
   e.neighbors.max_requests = 12;  // Loss alone does not end a scenario.
   e.secret = {options.seed, ~options.seed};
@@ -127,10 +128,12 @@ void EngineHost::Listen(Port port) {
   listener_ = result.id;
 }
 
-void EngineHost::Connect(const Endpoint& remote) {
+void EngineHost::Connect(const Endpoint& remote,
+                         std::optional<uint64_t> bytes) {
   const auto result = engine_->Connect(remote, std::nullopt, kFirstDevicePool);
   CHECK(result.error == OpenError::kNone) << static_cast<int>(result.error);
   Adopt(result.id);
+  if (bytes.has_value()) streams_[result.id].to_write = *bytes;
 }
 
 // Both ends name a stream by the client's port; client and server differ.
@@ -146,6 +149,7 @@ void EngineHost::Adopt(StreamId id) {
   app.is_hoarder = adopted_++ < options_.hoarders;
   app.write_stream = name * 2 + (is_client ? 0 : 1);
   app.read_stream = name * 2 + (is_client ? 1 : 0);
+  app.to_write = options_.bytes_per_stream;
   streams_[id] = app;
   if (options_.sums_tcp) tcp_stats_[id] = {};
 }
@@ -185,10 +189,18 @@ bool EngineHost::Turn() {
     const EngineStream* s = engine_->Find(id);
     if (s != nullptr) stats = s->connection.stats();
   }
-  CheckPool(host_pool_, &host_owners_);
-  CheckPool(linear_pool_, &linear_owners_);
-  CheckPool(device_pool_, &device_owners_);
+  if (options_.checks_every_turn) {
+    CheckPool(host_pool_, &host_owners_);
+    CheckPool(linear_pool_, &linear_owners_);
+    CheckPool(device_pool_, &device_owners_);
+  }
   return worked;
+}
+
+void EngineHost::CheckPools() const {
+  host_pool_.CheckInvariants();
+  linear_pool_.CheckInvariants();
+  device_pool_.CheckInvariants();
 }
 
 // A recount of every slot, when one changed hands.
@@ -265,7 +277,7 @@ bool EngineHost::ReadStream(EngineStream& s, AppStream* app) {
 
 bool EngineHost::WriteStream(EngineStream& s, AppStream* app) {
   if (app->is_write_closed || !s.was_connected) return false;
-  if (app->written == options_.bytes_per_stream) {
+  if (app->written == app->to_write) {
     app->is_write_closed = true;
     engine_->CloseSend(s);
     return true;
@@ -277,7 +289,7 @@ bool EngineHost::WriteStream(EngineStream& s, AppStream* app) {
   const uint32_t slot = free_sends_.back();
   const uint64_t at = uint64_t{slot} * kSendSlotBytes;
   const auto bytes = static_cast<uint32_t>(std::min<uint64_t>(
-      options_.bytes_per_stream - app->written,
+      app->to_write - app->written,
       1 + prng_.Below(std::min(options_.max_send, kSendSlotBytes))));
   FillStream(app->write_stream, app->written,
              std::span(send_memory_).subspan(at, bytes));

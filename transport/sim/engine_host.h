@@ -31,6 +31,7 @@ class EngineHost {
  public:
   struct Options {
     IpAddress ip;
+    std::optional<IpAddress> gateway;
     SimPacketIo::Options nic;  // With its MAC.
     uint32_t host_slots = 256;
     uint32_t device_slots = 256;
@@ -42,6 +43,7 @@ class EngineHost {
     Duration token_delay;  // At most.
     // The first so many streams keep their tokens until Relent().
     size_t hoarders = 0;
+    bool checks_every_turn = true;  // The pools' invariants: most of the time.
     // The first stream is aborted so long after its opening.
     std::optional<Duration> abort_after;
     // Streams may end with an error: one end or the other aborts.
@@ -63,12 +65,14 @@ class EngineHost {
   ~EngineHost();
 
   void Listen(Port port);
-  void Connect(const Endpoint& remote);
+  // `bytes`: that this side writes, if not bytes_per_stream.
+  void Connect(const Endpoint& remote, std::optional<uint64_t> bytes = {});
 
   // One turn of the engine and the application. True: something happened, call
   // it again at the same time.
   bool Turn();
   Instant NextEvent() const;
+  void CheckPools() const;
 
   // Hoarders give back what they have, and are like others from now on.
   void Relent();
@@ -84,6 +88,7 @@ class EngineHost {
   uint64_t linear_bytes() const { return linear_bytes_; }
   size_t finished_streams() const { return finished_; }
   const SimPacketIo::Stats& nic_stats() const { return io_->stats(); }
+  size_t nic_rules() const { return io_->rules(); }
   TcpSums tcp_sums() const;
   Engine& engine() { return *engine_; }
 
@@ -99,6 +104,7 @@ class EngineHost {
   struct AppStream {
     uint64_t write_stream = 0;
     uint64_t read_stream = 0;
+    uint64_t to_write = 0;
     uint64_t written = 0;
     uint64_t read = 0;
     uint32_t sends_out = 0;

@@ -105,6 +105,19 @@ TcpHost::App DrawApp(Prng& prng, uint16_t mss) {
   return app;
 }
 
+// A path whose ICMP is lost becomes narrower, not below what every host takes.
+// Not behind a box that merges segments: it would do so again and again.
+void DrawNarrowing(Prng& prng, TcpScenario* s) {
+  TcpSimSetup& t = s->setup;
+  const auto merges = [](const std::optional<Middlebox::Options>& box) {
+    return box && box->merge > 0;
+  };
+  if (!prng.Chance(0.1) || merges(t.box_up) || merges(t.box_down)) return;
+  t.faults.path_mtu = static_cast<uint32_t>(576 + prng.Below(900));
+  t.faults.narrows_after = LogDuration(prng, 1_ms, 2_s);
+  s->name += " narrows";
+}
+
 // A SYN,ACK whose window scale is taken out leaves the client with the wrong
 // unit for every window that the server offers: an eighth of it, say, then an
 // eighth of what is left of that. RFC 7323 has no remedy. Such a connection
@@ -217,6 +230,7 @@ TcpScenario DrawTcpScenario(uint64_t seed) {
   if (t.faults_down && more.Chance(0.3)) {
     t.faults_down->mark_threshold_frames = 3;
   }
+  DrawNarrowing(prng, &s);
   return s;
 }
 

@@ -74,6 +74,13 @@ bool SimLink::IsLost(Instant now) {
   return prng_.Chance(faults_.loss);
 }
 
+bool SimLink::IsTooLong(const SimFrame& frame, Instant now) {
+  if (faults_.path_mtu == 0) return false;
+  if (!narrows_at_) narrows_at_ = now + faults_.narrows_after;
+  return now >= *narrows_at_ &&
+         frame.size() > kEthernetHeader + faults_.path_mtu;
+}
+
 void SimLink::Send(SimFrame frame, Instant now) {
   if (!rewriter_) return PutOnWire(std::move(frame), now);
   for (SimFrame& one : rewriter_(frame, now)) PutOnWire(std::move(one), now);
@@ -102,7 +109,7 @@ void SimLink::PutOnWire(SimFrame frame, Instant now) {
     wire_free_at_ = departure;
     departures_.push(departure);
   }
-  if (IsLost(now)) {
+  if (IsLost(now) || IsTooLong(frame, now)) {
     ++stats_.lost;
     Observe(frame, now, "lost");
     return;

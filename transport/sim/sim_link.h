@@ -51,6 +51,10 @@ struct LinkFaults {
   // Nothing passes in [period * k + period - length, period * (k + 1)).
   Duration blackout_period;  // 0: never.
   Duration blackout_length;
+  // Longer frames, without their Ethernet header, are lost so long after the
+  // first frame: a path that narrows, and whose ICMP is lost. 0: none.
+  uint32_t path_mtu = 0;
+  Duration narrows_after;
 };
 
 class SimLink {
@@ -104,6 +108,7 @@ class SimLink {
 
   void PutOnWire(SimFrame frame, Instant now);
   bool IsLost(Instant now);
+  bool IsTooLong(const SimFrame& frame, Instant now);
   bool IsBlackout(Instant now) const;
   void Deliver(SimFrame frame, Instant departure);
   void Observe(const SimFrame& frame, Instant now, const char* fate) const {
@@ -114,6 +119,7 @@ class SimLink {
   Prng prng_;
   Observer observer_;
   Rewriter rewriter_;
+  std::optional<Instant> narrows_at_;
   bool in_burst_ = false;
   Instant burst_began_;
   Instant wire_free_at_;

@@ -111,6 +111,19 @@ TEST(SimLinkTest, EachFaultAtItsRate) {
   }
 }
 
+TEST(SimLinkTest, ANarrowPathLosesLongFrames) {
+  SimLink link({.path_mtu = 1000, .narrows_after = 10_ms}, 6);
+  const Instant start = Instant::FromNanoseconds(1'000'000'000);
+  link.Send(SimFrame(1515), start);
+  for (const size_t bytes : {1515u, 1015u, 1014u, 60u}) {
+    link.Send(SimFrame(bytes), start + 10_ms);
+  }
+  EXPECT_EQ(link.stats().lost, 2u);
+  EXPECT_EQ(link.Receive(start + 1_s)->size(), 1515u);
+  EXPECT_EQ(link.Receive(start + 1_s)->size(), 1014u);
+  EXPECT_EQ(link.Receive(start + 1_s)->size(), 60u);
+}
+
 TEST(SimLinkTest, JitterKeepsTheOrderReorderingDoesNot) {
   SimLink jitter({.jitter = 10_ms}, 4);
   uint32_t last = 0;

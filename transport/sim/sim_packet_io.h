@@ -83,6 +83,7 @@ class SimPacketIo final : public PacketIo {
   Instant NextEvent() const;
   uint64_t tx_posted() const { return tx_posted_; }
   const Stats& stats() const { return stats_; }
+  size_t rules() const { return rules_.size(); }  // Installed, or asked for.
 
   // PacketIo.
   const Limits& limits() const override { return options_.limits; }

@@ -83,6 +83,8 @@ void TcpHost::Open(Instant now) {
   o.ts_offset = ts_offset_;
   connection_.emplace(o, static_cast<FragSink&>(*this));
   rules_ = WireRules();
+  largest_smss_ = 0;
+  path_probes_ = 0;
   session_ = {.iss = o.iss};
   has_closed_ = false;
   next_write_ = next_read_ = now;
@@ -219,8 +221,14 @@ void TcpHost::SendOne(TxSegment segment, Instant now) {
   const uint32_t payload_bytes = segment.payload_bytes;
   Trace("->", header, payload_bytes, now);
   if (connection_) {
-    const std::string wrong = rules_.OnSend(
-        segment, payload_bytes, connection_->tcb(), connection_->stats().smss);
+    const Connection::Stats stats = connection_->stats();
+    largest_smss_ = std::max(largest_smss_, stats.smss);
+    // RFC 4821: a probe of the path may be longer than the others.
+    const bool is_probe = stats.path_probes != path_probes_;
+    path_probes_ = stats.path_probes;
+    const std::string wrong =
+        rules_.OnSend(segment, payload_bytes, connection_->tcb(),
+                      is_probe ? largest_smss_ : stats.smss);
     if (!wrong.empty()) {
       Fail(absl::StrCat(wrong, ": ", FormatSegment(header, payload_bytes)));
     }

@@ -178,6 +178,8 @@ class TcpHost final : private FragSink {
   HeaderTemplate headers_;
   std::optional<Connection> connection_;
   WireRules rules_;
+  uint32_t largest_smss_ = 0;  // Of the present connection.
+  uint64_t path_probes_ = 0;
   Session session_;
   std::vector<Session> sessions_;
   uint32_t sessions_to_open_;

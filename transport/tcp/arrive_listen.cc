@@ -8,10 +8,7 @@
 namespace devwire {
 namespace {
 
-// A smaller MSS would make us send mostly headers. Linux's tcp_min_snd_mss.
-constexpr uint32_t kMinMss = 48;
-constexpr uint32_t kTimestampsBytes = 12;  // With two nops. RFC 7323 App. A.
-constexpr uint8_t kMaxWindowShift = 14;    // RFC 7323 2.3.
+constexpr uint8_t kMaxWindowShift = 14;  // RFC 7323 2.3.
 
 }  // namespace
 
@@ -22,6 +19,20 @@ Verdict Connection::OpenPassive(const Segment& syn, Instant now) {
   Verdict verdict = OnSegment(syn, now);
   if (state_ == State::kListen) EnterClosed(TcpError::kNone);
   return verdict;
+}
+
+// RFC 4987 3.6. No RTT sample: nobody noted when the SYN-ACK left, and its
+// timestamp carried something else.
+Verdict Connection::OpenByCookie(const Segment& syn, const Segment& ack,
+                                 Instant now) {
+  CHECK_EQ(ack.ack, tcb_.iss + 1);
+  (void)OpenPassive(syn, now);
+  CHECK_EQ(state_, State::kSynReceived);
+  (void)window_.Advertise(tcb_.rcv_nxt, /*is_syn=*/true);  // As it was then.
+  tcb_.snd_nxt = tcb_.snd_una = ack.ack;
+  SetState(State::kEstablished);
+  EnterEstablished(now);
+  return OnSegment(ack, now);
 }
 
 Verdict Connection::ArriveInListen(const Segment& seg, Instant now) {
@@ -77,10 +88,8 @@ void Connection::AdoptSyn(const Segment& seg, Instant now) {
     tcb_.ts_recent_age = now;
   }
   tcb_.sack_permitted = options_.use_sack && peer.sack_permitted;
-  smss_ = std::max<uint32_t>(
-      std::min<uint32_t>(peer.mss.value_or(options_.default_mss), options_.mss),
-      kMinMss);
-  if (tcb_.snd_ts_ok) smss_ -= kTimestampsBytes;
+  snd_mss_.peer = peer.mss.value_or(options_.default_mss);
+  smss_ = EffectiveSndMss();
   congestion_->OnEstablished(
       {.now = now,
        .smss = smss_,

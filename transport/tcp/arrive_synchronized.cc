@@ -107,6 +107,10 @@ void Connection::ChallengeAck(Instant now) {
       now - *last_challenge_ack_ < options_.challenge_ack_interval) {
     return;
   }
+  if (options_.challenge_budget != nullptr &&
+      !options_.challenge_budget->Take(now)) {
+    return;
+  }
   last_challenge_ack_ = now;
   ++counts_.challenge_acks;
   ack_is_due_ = true;

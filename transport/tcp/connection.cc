@@ -23,6 +23,7 @@ Connection::Connection(const Options& options, FragSink& sink)
       congestion_(options.congestion()),
       ecn_(options.ecn, congestion_->echoes_every_mark()),
       rtt_(options.rtt),
+      snd_mss_{.path = std::min(options.mss, options.path_mss)},
       options_(options) {
   user_timeout_ = options.user_timeout;
   CHECK_GT(options.mss, 0);

@@ -38,12 +38,15 @@
 #include "base/time.h"
 #include "memreg/frag.h"
 #include "transport/seq.h"
+#include "transport/tcp/challenge_budget.h"
 #include "transport/tcp/congestion.h"
+#include "transport/tcp/connection_io.h"
 #include "transport/tcp/connection_stats.h"
 #include "transport/tcp/drop_reason.h"
 #include "transport/tcp/ecn.h"
 #include "transport/tcp/error.h"
 #include "transport/tcp/keepalive.h"
+#include "transport/tcp/mss.h"
 #include "transport/tcp/newreno.h"
 #include "transport/tcp/pacer.h"
 #include "transport/tcp/prr.h"
@@ -61,40 +64,6 @@
 
 namespace devwire {
 
-// Where the application's bytes lie, as far as TCP must know: in how many
-// pieces, because one send can gather only so many.
-class SendSource {
- public:
-  // How many bytes from `stream_offset` on, at most `want`, one frame can
-  // carry. At least 1 when want is.
-  virtual uint32_t GatherableBytes(uint64_t stream_offset,
-                                   uint32_t want) const = 0;
-
- protected:
-  ~SendSource() = default;
-};
-
-// What the sender below can do, per PollTransmit.
-struct TxLimits {
-  uint32_t max_tso_payload = 0;        // Bytes in one send; 0: no TSO.
-  const SendSource* source = nullptr;  // Null: everything is gatherable.
-};
-
-struct Event {
-  enum class Kind : uint8_t {
-    kConnected,   // ESTABLISHED was reached.
-    kAcked,       // acked_offset() advanced.
-    kReadable,    // readable_bytes() grew.
-    kUrgent,      // The end of urgent data moved on: urgent_bytes().
-    kWritable,    // Send() took less than asked before, and takes more now.
-    kPeerClosed,  // The peer's FIN was taken in: after readable_bytes(), end.
-    kStalled,     // R1: sent three times again, no answer. RFC 9293 3.8.3.
-    kError,       // It ended with error(). kClosed follows.
-    kClosed,      // CLOSED. The last event.
-  };
-  Kind kind;
-};
-
 class Connection {
  public:
   struct Options {
@@ -102,6 +71,8 @@ class Connection {
     uint16_t mss = 1460;
     // The peer's, when its SYN does not say: 1220 over IPv6. MUST-15.
     uint16_t default_mss = 536;
+    // What the path is known to carry, counted in the same way.
+    uint16_t path_mss = UINT16_MAX;
     bool use_timestamps = true;
     bool use_window_scale = true;
     bool use_sack = true;
@@ -116,11 +87,17 @@ class Connection {
     Duration cork_time = 200_ms;        // A corked tail waits so long; Linux's.
     // 247 s of SYNs. Linux's 6 are 127 s, and MUST-23 asks for three minutes.
     int syn_retries = 7;
+    int synack_retries = 5;  // Linux's tcp_synack_retries.
     int data_retries = 15;   // R2; Linux's tcp_retries2.
     int orphan_retries = 8;  // R2 once nobody holds it; Linux's value for 0.
     std::optional<Duration> user_timeout;  // RFC 5482. Empty: data_retries.
     std::optional<KeepAlive::Options> keepalive;  // Empty: off. MUST-25.
     Duration challenge_ack_interval = 500_ms;     // RFC 5961 7: 10 in 5 s.
+    // Shared by the connections of an engine, which outlives them; null: none.
+    ChallengeBudget* challenge_budget = nullptr;
+    // How often a path that is narrower than it should be is tried again with
+    // all that it might carry. RFC 4821 7.6.3; Linux's tcp_probe_interval.
+    Duration path_search_time = 600_s;
     CongestionFactory congestion = &NewNewReno;
     // IW, RFC 6928 2; empty: its ten segments or about 14,600 bytes.
     std::optional<uint32_t> initial_window_segments;
@@ -152,6 +129,9 @@ class Connection {
   // opens (state() is SYN-RECEIVED then), the Connection is CLOSED at once and
   // PollTransmit gives the reset, if one is due.
   Verdict OpenPassive(const Segment& syn, Instant now);
+  // Passive OPEN by an ACK that brought back a SYN cookie: `syn` is the SYN as
+  // far as the cookie kept it, Options::iss the cookie. ESTABLISHED at once.
+  Verdict OpenByCookie(const Segment& syn, const Segment& ack, Instant now);
   // While held, PollTransmit gives no SYN-ACK, no ACK of one, and no text: the
   // flow rule is not in yet. Retransmission timers wait with it. The engine
   // releases it in bounded time whatever becomes of the rule.
@@ -211,6 +191,9 @@ class Connection {
   Verdict OnSegment(const Segment& segment, Instant now);
   // To be called when now >= NextDeadline(); harmless earlier.
   void OnDeadline(Instant now);
+  // The path carries segments of this MSS: its MTU less the fixed headers.
+  // Text in flight that is too long for it goes again, cut anew.
+  void OnPathMss(uint32_t mss);
 
   // -- outputs ---------------------------------------------------------------
   // The next segment to send, if one is due. The caller must be able to send
@@ -382,6 +365,15 @@ class Connection {
   void NoteDuplicate(SeqNum left, SeqNum right);
   void DiscardReceived();
 
+  // path_mtu.cc
+  uint32_t EffectiveSndMss() const;
+  void ApplyPathMss();
+  void NoteTimeoutForPath(Instant now);
+  bool StepPathSearch(Instant now, const TxLimits& limits, TxSegment* out);
+  bool PollPathProbe(Instant now, const TxLimits& limits, TxSegment* out);
+  bool IsOnlyProbeLost();
+  void OnProbeLost();
+
   // deadlines.cc
   void OnRetransmitDeadline(Instant now);
   void OnRetransmitTimer(Instant now);
@@ -404,6 +396,7 @@ class Connection {
   }
   void SetProbeTimer(Instant now);
   void SetPersistTimer(Instant now);
+  Duration PersistWait() const;
 
   // keepalive.cc
   void OnKeepAliveTimer(Instant now);
@@ -532,6 +525,7 @@ class Connection {
   std::optional<SeqNum> fin_seq_;   // The peer's FIN, seen, maybe early.
   std::optional<SackBlock> dsack_;  // To report once. RFC 2883.
   std::optional<Instant> last_challenge_ack_;
+  SndMss snd_mss_;
   bool syn_was_retransmitted_ = false;
   bool peer_scales_ = false;  // Its SYN had the option.
   std::optional<Duration> user_timeout_;
@@ -541,8 +535,7 @@ class Connection {
   const Options options_;
 };
 
-// -- inline, because each is on the path of every segment
-// -------------------------
+// -- inline, because each is on the path of every segment ---------------------
 
 // RFC 7323 4.3 (2).
 inline void Connection::UpdateTsRecent(const Segment& seg, Instant now) {

@@ -40,6 +40,8 @@ struct ConnectionStats {
   uint64_t given_up_frags = 0;           // Out-of-order, for want of slots.
   uint64_t dropped_at_reserve_bytes = 0;
   uint64_t challenge_acks = 0;
+  uint64_t black_holes = 0;  // Times that full segments seemed to die.
+  uint64_t path_probes = 0;  // Longer segments, to find out what gets through.
   uint64_t acks_without_data_out = 0;
   uint64_t data_segments_in = 0;
   uint64_t data_segments_out = 0;

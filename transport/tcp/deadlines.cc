@@ -60,7 +60,10 @@ void Connection::OnReorderingTimer(Instant now) {
                .flight_before = flight_size(),
                .sacked_before = retransmit_queue_.sacked_bytes()};
   DetectLoss(&news, now);  // Sets the timer for what comes next.
-  if (news.lost > 0 && recovery_ == Recovery::kOpen) {
+  if (news.lost == 0 || recovery_ != Recovery::kOpen) return;
+  if (IsOnlyProbeLost()) {
+    OnProbeLost();
+  } else {
     EnterFastRecovery(news, now);
   }
 }
@@ -76,7 +79,9 @@ void Connection::OnProbeTimer(Instant now) {
 
 // R2, RFC 9293 3.8.3: so many retransmissions, and no answer.
 int Connection::RetryLimit() const {
-  if (state_ <= State::kSynReceived) return options_.syn_retries;
+  if (state_ <= State::kSynReceived) {
+    return is_passive_ ? options_.synack_retries : options_.syn_retries;
+  }
   return IsOrphan() ? std::min(options_.data_retries, options_.orphan_retries)
                     : options_.data_retries;
 }
@@ -98,6 +103,7 @@ void Connection::OnRetransmitTimer(Instant now) {
   } else {
     EnterLossRecovery(now);
   }
+  NoteTimeoutForPath(now);
   RestartRetransmitTimer(now);  // RFC 6298 (5.6).
 }
 
@@ -107,6 +113,13 @@ void Connection::OnPersistTimer(Instant now) {
   // Reset whenever the peer answers: only silence ends the connection.
   if (tcb_.snd_wnd == 0 && ++retries_ > RetryLimit()) {
     EnterClosed(TcpError::kTimedOut);
+    return;
+  }
+  // RFC 6429 4: a peer may answer like that for ever, but nobody waits for it.
+  // As Linux: not before the longest pause between two probes was reached.
+  if (IsOrphan() && persist_backoffs_ >= RetryLimit() &&
+      PersistWait() >= options_.rtt.rto_max) {
+    Abort(TcpError::kTimedOut);
     return;
   }
   override_is_due_ = true;
@@ -120,12 +133,17 @@ void Connection::SetPersistTimer(Instant now) {
     timers_.Set(Timer::kPersist, now + options_.cork_time);
     return;
   }
-  // The first probe after the RTO, then exponentially. SHLD-30, MUST-36.
+  timers_.Set(Timer::kPersist,
+              now + std::min(PersistWait(), options_.rtt.rto_max));
+}
+
+// The first probe after the RTO, then exponentially. SHLD-30, MUST-36.
+Duration Connection::PersistWait() const {
   Duration wait = rtt_.rto();
   for (int i = 0; i < persist_backoffs_ && wait < options_.rtt.rto_max; ++i) {
     wait = 2 * wait;
   }
-  timers_.Set(Timer::kPersist, now + std::min(wait, options_.rtt.rto_max));
+  return wait;
 }
 
 }  // namespace devwire

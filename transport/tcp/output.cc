@@ -177,6 +177,17 @@ bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
     frto_ = FRto::kOff;
   }
   SentSegment lost = *retransmit_queue_.NextLost();
+  if (lost.payload_bytes() > smss_) [[unlikely]] {
+    if (snd_mss_.probe_end == lost.end()) OnProbeLost();
+    // ACKs of what is in flight make room for its pieces.
+    if (retransmit_queue_.free_records() == 0 && pipe() > 0) return false;
+    if (retransmit_queue_.Recut(smss_)) {
+      lost = *retransmit_queue_.NextLost();
+    } else {  // No record will be free: its beginning alone.
+      lost.len = smss_;
+      lost.has_fin = false;
+    }
+  }
   // With nothing in flight no ACK would come to let it out.
   if (pipe() > 0 && lost.payload_bytes() > cwnd_room()) return false;
   size_t records = 1;
@@ -207,6 +218,7 @@ size_t Connection::JoinLost(const TxLimits& limits, SentSegment* lost) const {
 void Connection::FillRetransmission(const SentSegment& sent, Instant now,
                                     TxSegment* out) {
   const uint32_t payload = sent.payload_bytes();
+  DCHECK_LE(payload, smss_);
   const uint64_t offset = OffsetOf(sent.text_seq());
   const bool is_last = offset + payload == queued_offset_;
   uint8_t flags = kAck;
@@ -231,6 +243,7 @@ bool Connection::PollProbe(Instant now, const TxLimits& limits,
   loss_probe_is_due_ = false;
   UpdatePrediction();
   if (!MayProbe() || retransmit_queue_.empty()) return false;
+  if (retransmit_queue_.back().payload_bytes() > smss_) return false;
   ++counts_.tlp_probes;
   uint32_t bytes =
       static_cast<uint32_t>(std::min<uint64_t>(unsent_bytes(), smss_));
@@ -326,6 +339,9 @@ bool Connection::IsSmallSendAllowed(uint32_t bytes, bool is_all) const {
 
 inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
                                     TxSegment* out) {
+  if (snd_mss_.is_searching && StepPathSearch(now, limits, out)) [[unlikely]] {
+    return true;
+  }
   if (flight_size() == 0 && now - last_send_ > rtt_.rto()) {
     congestion_->OnIdle(now - last_send_, rtt_.rto());  // RFC 5681 4.1.
     last_send_ = now;  // Counted, whether or not text goes out now.

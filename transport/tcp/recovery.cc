@@ -37,9 +37,14 @@ void Connection::OnDisturbedAck(const Segment& seg, AckNews* news,
   switch (recovery_) {
     case Recovery::kOpen: {
       // RFC 6582 3.2, step 1: no second recovery for one window of data.
-      const bool is_third = duplicate_acks_ == kDupThresh &&
+      const bool is_third = !tcb_.sack_permitted &&
+                            duplicate_acks_ == kDupThresh &&
                             news->is_duplicate && SeqGt(tcb_.snd_una, recover_);
-      if (news->lost > 0 || (is_third && !tcb_.sack_permitted)) {
+      if (is_third) retransmit_queue_.MarkFirstLost();
+      const bool finds_loss = news->lost > 0 || is_third;
+      if (finds_loss && IsOnlyProbeLost()) {
+        OnProbeLost();
+      } else if (finds_loss) {
         EnterFastRecovery(*news, now);
       } else if (news->advance > 0) {
         duplicate_acks_ = 0;

@@ -2,8 +2,11 @@
 // against a model, RACK's reordering window, PRR, undo.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <iostream>
+#include <utility>
 #include <vector>
 
 #include "base/prng.h"
@@ -162,6 +165,106 @@ TEST(RetransmitQueueRandom, MarksAreThoseOfAModel) {
       ASSERT_NO_FATAL_FAILURE(model.Check());
       ASSERT_FALSE(testing::Test::HasFailure());
     }
+  }
+}
+
+// Cut anew at any moment: nothing in flight is forgotten, what was too long is
+// lost, unless it is SACKed, and pieces go out oldest first.
+TEST(RetransmitQueueRandom, RecutKeepsEveryByte) {
+  for (uint64_t seed = 1; seed <= 500; ++seed) {
+    SCOPED_TRACE(seed);
+    Prng prng(seed);
+    RetransmitQueue queue(32);
+    const SeqNum una(0xffff'ff00u);
+    Rack rack(una);
+    Rack::Arrival arrival{.now = kStart, .rtt_min = 2_ms};
+    SeqNum end = una;
+    while (!queue.full() && !prng.Chance(0.05)) {
+      SentSegment sent{.seq = end,
+                       .len = static_cast<uint32_t>(1 + prng.Below(1000)),
+                       .xmit_ts = kStart};
+      queue.Append(sent);
+      end = sent.end();
+    }
+    if (queue.empty()) continue;
+    for (int marks = 0; marks < 8; ++marks) {
+      const size_t i = prng.Below(queue.size());
+      if (prng.Chance(0.5)) {
+        (void)queue.MarkSacked(queue[i].seq, queue[i].end(), &rack, &arrival);
+      } else {
+        queue.MarkFirstLost();
+        if (queue.NextLost() != nullptr) queue.OnRetransmitted(kStart + 1_ms);
+      }
+    }
+    const uint32_t sacked = queue.sacked_bytes();
+    const auto most = static_cast<uint32_t>(50 + prng.Below(1000));
+    const bool is_short = queue.Recut(most);
+    queue.CheckInvariants(una, end);
+    EXPECT_EQ(queue.sacked_bytes(), sacked);
+    if (queue.free_records() > 0 && queue.lost_bytes() > 0) {
+      EXPECT_TRUE(is_short);
+    }
+    for (size_t i = 0; i < queue.size(); ++i) {
+      if (queue[i].len <= most || queue[i].is_sacked) continue;
+      EXPECT_TRUE(queue[i].is_lost) << i;
+      EXPECT_TRUE(queue.full()) << i;
+    }
+    while (const SentSegment* next = queue.NextLost()) {
+      if (next->len > most) break;
+      queue.OnRetransmitted(kStart + 2_ms);
+      queue.CheckInvariants(una, end);
+    }
+    (void)queue.AckTo(end, &rack, &arrival);
+    queue.CheckInvariants(end, end);
+    EXPECT_TRUE(queue.is_calm());
+  }
+}
+
+// No peer gets more work out of us than its blocks and our segments are worth:
+// a segment is SACKed once, and runs of SACKed ones are leapt over.
+TEST(SackWork, IsBoundedWhateverThePeerSends) {
+  constexpr uint32_t kRecords = 1024;
+  constexpr uint32_t kBlocks = 20'000;
+  struct Row {
+    const char* name;
+    // Of block `n`, the first and the last record.
+    std::function<std::pair<uint32_t, uint32_t>(uint32_t n, Prng& prng)> block;
+  };
+  const Row rows[] = {
+      {"all, again and again",
+       [](uint32_t, Prng&) { return std::pair(1u, kRecords - 1); }},
+      {"every second one, from the right, then pairs, then all",
+       [](uint32_t n, Prng&) {
+         const uint32_t i = kRecords - 1 - 2 * (n % (kRecords / 2 - 1));
+         return std::pair(i, n < kRecords ? i : kRecords - 1);
+       }},
+      {"from everywhere to the end",
+       [](uint32_t n, Prng&) {
+         return std::pair(1 + n % (kRecords - 1), kRecords - 1);
+       }},
+      {"anything",
+       [](uint32_t, Prng& prng) {
+         const auto a = static_cast<uint32_t>(1 + prng.Below(kRecords - 1));
+         const auto b = static_cast<uint32_t>(1 + prng.Below(kRecords - 1));
+         return std::pair(std::min(a, b), std::max(a, b));
+       }},
+  };
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.name);
+    Prng prng(5);
+    RetransmitQueue queue(kRecords);
+    Rack rack(SeqNum(0));
+    Rack::Arrival arrival{.now = kStart + 1_ms, .rtt_min = 1_ms};
+    for (uint32_t i = 0; i < kRecords; ++i) {
+      queue.Append({.seq = SeqNum(i * 1000), .len = 1000, .xmit_ts = kStart});
+    }
+    for (uint32_t n = 0; n < kBlocks; ++n) {
+      const auto [first, last] = row.block(n, prng);
+      (void)queue.MarkSacked(queue[first].seq, queue[last].end(), &rack,
+                             &arrival);
+    }
+    queue.CheckInvariants(SeqNum(0), SeqNum(kRecords * 1000));
+    EXPECT_LE(queue.sack_steps(), kRecords + 4 * kBlocks);
   }
 }
 

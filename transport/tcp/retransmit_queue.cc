@@ -84,6 +84,7 @@ uint32_t RetransmitQueue::MarkSacked(SeqNum left, SeqNum right, Rack* rack,
   size_t i = start;
   while (i < ring_.size()) {
     SentSegment& sent = ring_[i];
+    ++sack_steps_;
     if (sent.is_sacked) {
       const size_t next = IndexOf(sent.next);
       // Halves the way for the next time.
@@ -187,6 +188,82 @@ void RetransmitQueue::UnmarkLost() {
     if (sent.was_retransmitted) LinkNewest(i);
   }
   original_hint_ = 0;
+}
+
+// First every run of records that are too long becomes one, then as many pieces
+// as there is room for. Numbers change: the links are made anew.
+bool RetransmitQueue::Recut(uint32_t most_text) {
+  const auto is_long = [&](const SentSegment& sent) {
+    return sent.payload_bytes() > most_text && !sent.is_sacked;
+  };
+  size_t kept = 0;
+  for (size_t i = 0; i < ring_.size(); ++i) {
+    const SentSegment sent = ring_[i];
+    if (kept > 0 && is_long(sent) && is_long(ring_[kept - 1])) {
+      ring_[kept - 1].len += sent.len;
+      ring_[kept - 1].has_fin = sent.has_fin;
+    } else {
+      ring_[kept++] = sent;
+    }
+  }
+  while (ring_.size() > kept) ring_.PopBack();
+
+  size_t room = free_records();
+  size_t cut = 0;          // Of the first `cut` records all pieces have room,
+  size_t last_pieces = 1;  // and of the next one so many.
+  const auto pieces_of = [&](const SentSegment& sent) -> size_t {
+    return is_long(sent) ? (sent.payload_bytes() + most_text - 1) / most_text
+                         : 1;
+  };
+  for (; cut < kept; ++cut) {
+    const size_t more = pieces_of(ring_[cut]) - 1;
+    if (more > room) {
+      last_pieces = room + 1;
+      room = 0;
+      break;
+    }
+    room -= more;
+  }
+  for (size_t i = free_records() - room; i > 0; --i) {
+    CHECK(ring_.Push(SentSegment()));
+  }
+  // From the newest: what a record becomes never lies left of it.
+  size_t to = ring_.size();
+  for (size_t i = kept; i-- > 0;) {
+    const SentSegment sent = ring_[i];
+    size_t pieces = i < cut ? pieces_of(sent) : 1;
+    if (i == cut) pieces = last_pieces;
+    for (size_t k = pieces; k-- > 0;) {
+      SentSegment& piece = ring_[--to] = sent;
+      if (!is_long(sent)) continue;
+      const auto skip = static_cast<uint32_t>(k) * most_text;
+      const bool is_last = k + 1 == pieces;
+      piece.seq = sent.seq + skip;
+      piece.len = is_last ? sent.len - skip : most_text;
+      piece.has_fin = sent.has_fin && is_last;
+      piece.is_lost = true;
+    }
+  }
+  DCHECK_EQ(to, 0u);
+  Relink();
+  return lost_bytes_ > 0 && NextLost()->payload_bytes() <= most_text;
+}
+
+// Records were moved.
+void RetransmitQueue::Relink() {
+  lost_bytes_ = again_count_ = 0;
+  lost_hint_ = original_hint_ = 0;
+  for (size_t i = 0; i < ring_.size(); ++i) {
+    SentSegment& sent = ring_[i];
+    if (sent.is_lost) {
+      lost_bytes_ += sent.len;
+    } else if (sent.is_sacked) {
+      sent.next = NumberOf(i + 1);
+    } else if (sent.was_retransmitted) {
+      // Not in order of time, which at most delays its being called lost.
+      LinkNewest(i);
+    }
+  }
 }
 
 const SentSegment* RetransmitQueue::NextLost() {

@@ -77,6 +77,8 @@ class RetransmitQueue {
   // Returns how many bytes of them were not before.
   uint32_t MarkSacked(SeqNum left, SeqNum right, Rack* rack,
                       Rack::Arrival* arrival);
+  // Records that MarkSacked() has looked at: what the peer's blocks cost.
+  uint64_t sack_steps() const { return sack_steps_; }
   // The peer reneged: it threw away what it had SACKed. RFC 2018 8.
   void ForgetSacked();
 
@@ -98,6 +100,11 @@ class RetransmitQueue {
   // The timeout or recovery was a mistake: what was not sent again is in
   // flight.
   void UnmarkLost();
+  // The path does not carry so much text at once any more: cuts what has more,
+  // and is not SACKed, into pieces of at most `most_text`, and marks them lost.
+  // For want of room the rest may stay in one long record, also lost. Whether
+  // the oldest lost one is short enough now. O(records).
+  bool Recut(uint32_t most_text);
 
   // The one to send again next: the oldest record marked lost. Null when there
   // is none.
@@ -126,12 +133,14 @@ class RetransmitQueue {
   void LinkNewest(size_t index);
   void Unlink(const SentSegment& segment, uint32_t number);
   void PopFront();
+  void Relink();
 
   Ring<SentSegment> ring_;
   uint32_t first_number_ = 0;
   uint32_t lost_bytes_ = 0;
   uint32_t sacked_bytes_ = 0;
   uint32_t sacked_segments_ = 0;
+  uint64_t sack_steps_ = 0;
   size_t lost_hint_ = 0;  // No record before this one is marked lost.
   // No record before this one is in flight for the first time.
   size_t original_hint_ = 0;

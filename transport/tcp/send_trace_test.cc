@@ -298,10 +298,39 @@ TEST(ProbeTrace, OnlySilenceTimesOut) {
   EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
 }
 
+// RFC 6429: a closed window that nobody waits for any more, though the peer
+// answers each probe, ends with a reset.
+TEST(ProbeTrace, AnOrphanDoesNotProbeForEver) {
+  Trace::Setup setup;
+  setup.options.orphan_retries = 3;
+  setup.options.rtt.rto_max = 1_s;
+  Trace t = Trace::Established(setup);
+  t.Send(1000).Out(Full(0));
+  t.In(".  1:1(0) ack 1001 win 0").Send(10).OutNothing();
+  t.Close().ShutdownReceive().OutNothing();
+  const auto next = [&] {
+    return t.connection().NextDeadline() -
+           Instant::FromNanoseconds(1'000'000'000);
+  };
+  for (int i = 0; i < 3; ++i) {
+    t.OutAt(next(), ".  1001:1002(1) ack 1");
+    t.In(".  1:1(0) ack 1001 win 0").OutNothing().Expect(State::kFinWait1);
+  }
+  t.OutAt(next(), "R. 1001:1001(0) ack 1").Expect(State::kClosed);
+  EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
+}
+
 // -- the retransmission timer, RFC 6298 ---------------------------------------
 
-TEST(TimeoutTrace, BacksOffAndGivesUp) {
+// Segments of 1000 bytes that no timeout makes smaller: BlackHoleTrace does.
+Trace::Setup NoBlackHole() {
   Trace::Setup setup;
+  setup.options.default_mss = 1000;
+  return setup;
+}
+
+TEST(TimeoutTrace, BacksOffAndGivesUp) {
+  Trace::Setup setup = NoBlackHole();
   setup.options.data_retries = 3;
   Trace t = Trace::Established(setup);
   t.Send(1000).Out(Full(0));
@@ -316,7 +345,7 @@ TEST(TimeoutTrace, BacksOffAndGivesUp) {
 // R1, RFC 9293 3.8.3: after three retransmissions the user, and IP, are told
 // (SHLD-9, SHLD-10); R2 ends it. Once for each time of trouble.
 TEST(TimeoutTrace, StalledAtR1) {
-  Trace t = Trace::Established();
+  Trace t = Trace::Established(NoBlackHole());
   t.Send(1000).Out(Full(0));
   const Duration rto = t.connection().stats().rto;
   t.OutAt(rto, Full(0)).OutAt(3 * rto, Full(0)).ExpectEvents("");
@@ -327,7 +356,7 @@ TEST(TimeoutTrace, StalledAtR1) {
 }
 
 TEST(TimeoutTrace, R2IsLongEnough) {  // SHLD-11: 100 s at least.
-  Trace t = Trace::Established();
+  Trace t = Trace::Established(NoBlackHole());
   t.Send(1000).Out(Full(0));
   const Duration rto = t.connection().stats().rto;
   for (int i = 1; i <= 9; ++i) t.OutAt(((1 << i) - 1) * rto, Full(0));
@@ -346,12 +375,12 @@ TEST(TimeoutTrace, UserTimeoutEndsItSooner) {
 
 // MUST-21: the application sets R2 of one connection, as a time.
 TEST(TimeoutTrace, UserTimeoutIsSetLater) {
-  Trace t = Trace::Established();
+  Trace t = Trace::Established(NoBlackHole());
   const Duration rto = t.connection().stats().rto;
   t.connection().SetUserTimeout(700_ms);
   t.Send(1000).Out(Full(0)).OutAt(rto, Full(0)).OutAt(3 * rto, Full(0));
   t.ExpectQuietUntil(700_ms).Expect(State::kClosed);
-  Trace patient = Trace::Established();
+  Trace patient = Trace::Established(NoBlackHole());
   patient.connection().SetUserTimeout(700_ms);
   patient.Send(1000).Out(Full(0)).OutAt(rto, Full(0));
   patient.connection().SetUserTimeout(std::nullopt);

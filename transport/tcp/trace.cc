@@ -92,6 +92,19 @@ Trace Trace::SynReceived(const Setup& setup) {
   return t;
 }
 
+Trace& Trace::OpenByCookie(std::string_view syn, std::string_view ack) {
+  Log(ack);
+  Segment third = Parse(ack);
+  if (third.payload_bytes > 0) {
+    const SlotIndex slot{next_slot_++};
+    ledger_->Arrive(slot, third.payload_bytes);
+    third.text[third.text_count++] = {slot, 0, third.payload_bytes, PoolId{}};
+  }
+  last_verdict_ = connection_->OpenByCookie(Parse(syn), third, now_);
+  Check();
+  return *this;
+}
+
 Trace& Trace::At(Duration time) {
   EXPECT_GE(start_ + time, now_) << "time runs backwards";
   now_ = start_ + time;

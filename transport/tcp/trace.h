@@ -105,6 +105,8 @@ class Trace {
   Trace& OpenActive();
   // The peer's SYN came to a listener.
   Trace& OpenPassive(std::string_view syn);
+  // By an ACK that brought a SYN cookie back: `syn` is what the cookie kept.
+  Trace& OpenByCookie(std::string_view syn, std::string_view ack);
   Trace& Send(uint64_t bytes);
   Trace& Close();
   Trace& ShutdownReceive();

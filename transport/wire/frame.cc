@@ -139,6 +139,62 @@ ParseResult ParseV4(const std::byte* frame, uint32_t available,
   return ParseByProtocol(frame, available, out);
 }
 
+// Whether every option of a hop-by-hop or destination options header may be
+// passed over: padding, or one whose two high bits are 00. RFC 8200 4.2.
+bool AreSkippableOptions(const std::byte* at, uint32_t bytes) {
+  constexpr uint8_t kPad1 = 0;
+  constexpr uint8_t kActionMask = 0xc0;
+  while (bytes > 0) {
+    const uint8_t type = Load8(at);
+    if (type == kPad1) {
+      ++at;
+      --bytes;
+      continue;
+    }
+    if (bytes < 2) return false;
+    const uint32_t length = 2u + Load8(at + 1);
+    if (length > bytes || (type & kActionMask) != 0) return false;
+    at += length;
+    bytes -= length;
+  }
+  return true;
+}
+
+// RFC 8200 4: moves out->l4_offset and out->protocol past what a host passes
+// over. kTcp: done. No ICMP error is sent about the rest: it is counted.
+ParseResult SkipExtensions(const std::byte* frame, uint32_t available,
+                           ParsedFrame* out) {
+  // More than anybody sends; RFC 8504 5.3 allows a limit.
+  constexpr int kMaxExtensionHeaders = 8;
+  for (int i = 0; IsIpv6Extension(out->protocol); ++i) {
+    if (out->protocol == kIpv6Fragment) return ParseResult::kIpFragment;
+    const bool has_options = out->protocol == kIpv6HopByHop ||
+                             out->protocol == kIpv6DestinationOptions;
+    const bool is_skippable = has_options || out->protocol == kIpv6Routing;
+    const bool is_misplaced = out->protocol == kIpv6HopByHop && i > 0;
+    if (!is_skippable || is_misplaced || i == kMaxExtensionHeaders) {
+      return ParseResult::kIpv6Extension;
+    }
+    const uint32_t at = out->l4_offset;
+    if (out->l4_bytes < 8) return ParseResult::kBadIpHeaderLength;
+    if (at + 8 > available) return ParseResult::kPortsCut;
+    const uint32_t bytes = (Load8(frame + at + 1) + 1u) * 8;
+    if (bytes > out->l4_bytes) return ParseResult::kBadIpHeaderLength;
+    if (at + bytes > available) return ParseResult::kPortsCut;
+    // RFC 8200 4.4: a routing header that is done with says "0 segments left".
+    const bool may_pass = has_options
+                              ? AreSkippableOptions(frame + at + 2, bytes - 2)
+                              : Load8(frame + at + 3) == 0;
+    if (!may_pass) return ParseResult::kIpv6Extension;
+    out->protocol = Load8(frame + at);
+    out->l4_offset = static_cast<uint16_t>(at + bytes);
+    out->l4_bytes -= bytes;
+    out->ip_option_bytes = static_cast<uint8_t>(
+        std::min<uint32_t>(255, out->ip_option_bytes + bytes));
+  }
+  return ParseResult::kTcp;
+}
+
 ParseResult ParseV6(const std::byte* frame, uint32_t available,
                     uint32_t frame_bytes, ParsedFrame* out) {
   const uint32_t l3 = out->l3_offset;
@@ -161,8 +217,8 @@ ParseResult ParseV6(const std::byte* frame, uint32_t available,
   if (kIpv6HeaderBytes + ip.payload_length > frame_bytes - l3) {
     return ParseResult::kIpLengthBeyondFrame;
   }
-  if (ip.next_header == kIpv6Fragment) return ParseResult::kIpFragment;
-  if (IsIpv6Extension(ip.next_header)) return ParseResult::kIpv6Extension;
+  const ParseResult extensions = SkipExtensions(frame, available, out);
+  if (extensions != ParseResult::kTcp) return extensions;
   return ParseByProtocol(frame, available, out);
 }
 

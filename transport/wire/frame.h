@@ -40,7 +40,7 @@ enum class ParseResult : uint8_t {
   kOtherProtocol,
   kStackedVlan,    // A second tag.
   kIpFragment,     // Either family. We set DF; so does every TCP of today.
-  kIpv6Extension,  // Any extension header.
+  kIpv6Extension,  // An extension header that may not be passed over.
   // Cut by the split; the rest lies in the payload slot.
   kIpHeaderCut,   // Not even the addresses. No shape's split does this.
   kPortsCut,      // tuple holds the addresses, ports are 0.
@@ -63,12 +63,13 @@ struct ParsedFrame {
   std::optional<uint16_t> vlan_tci;
   uint8_t protocol = 0;  // Of IP.
   Ecn ecn = Ecn::kNotEct;
-  uint8_t ttl = 0;              // Or hop limit.
-  uint8_t ip_option_bytes = 0;  // IPv4.
-  uint16_t l3_offset = 0;       // Of the IP header in the frame.
-  uint16_t l4_offset = 0;       // Of what follows it (for ARP, Ethernet).
-  uint32_t l4_bytes = 0;        // IP's payload.
-  FourTuple tuple;              // local is the destination, remote the source.
+  uint8_t ttl = 0;  // Or hop limit.
+  // IPv4 options; IPv6 extension headers, at most 255 of them.
+  uint8_t ip_option_bytes = 0;
+  uint16_t l3_offset = 0;  // Of the IP header in the frame.
+  uint16_t l4_offset = 0;  // Of what follows it (for ARP, Ethernet).
+  uint32_t l4_bytes = 0;   // IP's payload.
+  FourTuple tuple;         // local is the destination, remote the source.
 
   TcpHeader tcp;
   uint16_t header_bytes = 0;   // Ethernet..TCP options: payload starts here.

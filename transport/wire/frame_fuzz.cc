@@ -10,6 +10,7 @@
 #include "transport/wire/arp.h"
 #include "transport/wire/frame.h"
 #include "transport/wire/icmp.h"
+#include "transport/wire/nd.h"
 
 namespace devwire {
 namespace {
@@ -83,6 +84,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case ParseResult::kIcmpv6: {
       IcmpError error;
       ParseIcmpError(frame.data(), p, &error);
+      NdMessage message;
+      (void)ParseNd(frame.data(), p, &message);
       if (IsEchoRequest(frame.data(), p)) {
         MakeEchoReply(frame.data(), p);
         ParsedFrame reply;

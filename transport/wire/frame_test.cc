@@ -361,9 +361,9 @@ TEST(FrameTest, Malformed) {
        ParseResult::kIpLengthBeyondFrame},
       {"payload length 19", true, 18, 19, ParseResult::kBadTcpDataOffset},
       {"fragment header", true, 20, 44 << 8, ParseResult::kIpFragment},
-      {"hop-by-hop", true, 20, 0 << 8, ParseResult::kIpv6Extension},
-      {"routing", true, 20, 43 << 8, ParseResult::kIpv6Extension},
-      {"destination options", true, 20, 60 << 8, ParseResult::kIpv6Extension},
+      {"ESP", true, 20, 50 << 8, ParseResult::kIpv6Extension},
+      {"authentication", true, 20, 51 << 8, ParseResult::kIpv6Extension},
+      {"mobility", true, 20, 135 << 8, ParseResult::kIpv6Extension},
       {"ICMPv6", true, 20, 58 << 8, ParseResult::kIcmpv6},
       {"ICMP in IPv6", true, 20, 1 << 8, ParseResult::kOtherProtocol},
   };
@@ -375,6 +375,90 @@ TEST(FrameTest, Malformed) {
     EXPECT_EQ(Parse(frame, ~0u, &p), row.expected)
         << ParseResultName(Parse(frame, ~0u, &p));
   }
+}
+
+// The frame with these extension headers between IPv6 and TCP; the first of
+// them is of `kind`.
+std::vector<std::byte> WithExtensions(uint8_t kind,
+                                      const std::vector<uint8_t>& headers) {
+  auto frame = Frame(V6(), AckWithTimestamps(), 10);
+  const auto* bytes = reinterpret_cast<const std::byte*>(headers.data());
+  frame.insert(frame.begin() + 54, bytes, bytes + headers.size());
+  Store8(frame.data() + 20, kind);
+  StoreBe16(frame.data() + 18, static_cast<uint16_t>(frame.size() - 54));
+  return frame;
+}
+
+// RFC 8200 4: passed over, or refused.
+TEST(FrameTest, Ipv6ExtensionHeaders) {
+  using R = ParseResult;
+  struct Row {
+    const char* name;
+    uint8_t kind;
+    std::vector<uint8_t> headers;
+    R expected;
+  };
+  const Row kRows[] = {
+      {"hop-by-hop, padding", 0, {6, 0, 1, 4, 0, 0, 0, 0}, R::kTcp},
+      {"hop-by-hop, router alert", 0, {6, 0, 5, 2, 0, 0, 1, 0}, R::kTcp},
+      {"an option to discard",
+       60,
+       {6, 0, 0x41, 4, 0, 0, 0, 0},
+       R::kIpv6Extension},
+      {"a jumbogram", 0, {6, 0, 0xc2, 4, 0, 1, 0, 0}, R::kIpv6Extension},
+      {"an option beyond its header",
+       60,
+       {6, 0, 1, 5, 0, 0, 0, 0},
+       R::kIpv6Extension},
+      {"an option without a length",
+       60,
+       {6, 0, 0, 0, 0, 0, 0, 7},
+       R::kIpv6Extension},
+      {"pad1 alone", 60, {6, 0, 0, 0, 0, 0, 0, 0}, R::kTcp},
+      {"routing, done with", 43, {6, 0, 4, 0, 0, 0, 0, 0}, R::kTcp},
+      {"routing, a segment left",
+       43,
+       {6, 0, 4, 1, 0, 0, 0, 0},
+       R::kIpv6Extension},
+      {"three of them",
+       0,
+       {43, 0, 1, 4,  0, 0, 0, 0, 60, 0, 0, 0, 0, 0, 0, 0,
+        6,  1, 1, 12, 0, 0, 0, 0, 0,  0, 0, 0, 0, 0, 0, 0},
+       R::kTcp},
+      {"hop-by-hop in second place",
+       60,
+       {0, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0},
+       R::kIpv6Extension},
+      {"a fragment behind one",
+       60,
+       {44, 0, 1, 4, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 1},
+       R::kIpFragment},
+      {"longer than the packet",
+       60,
+       {6, 255, 1, 4, 0, 0, 0, 0},
+       R::kBadIpHeaderLength},
+      {"ICMPv6 behind one", 60, {58, 0, 1, 4, 0, 0, 0, 0}, R::kIcmpv6},
+  };
+  for (const Row& row : kRows) {
+    SCOPED_TRACE(row.name);
+    const auto frame = WithExtensions(row.kind, row.headers);
+    ParsedFrame p;
+    EXPECT_EQ(Parse(frame, ~0u, &p), row.expected);
+    if (row.expected != R::kTcp) continue;
+    EXPECT_EQ(p.payload_bytes, 10u);
+    EXPECT_EQ(p.ip_option_bytes, row.headers.size());
+    EXPECT_EQ(p.l4_offset, 54 + row.headers.size());
+    EXPECT_TRUE(ChecksumsAreRight(frame.data(), p));
+    // On a data queue the split cuts them: only the addresses are to be seen.
+    EXPECT_EQ(Parse(frame, 54 + 4, &p), R::kPortsCut);
+    EXPECT_EQ(p.tuple.remote.ip, V6().tuple.local.ip);
+  }
+  std::vector<uint8_t> nine;
+  for (int i = 0; i < 9; ++i) {
+    nine.insert(nine.end(), {uint8_t(i == 8 ? 6 : 60), 0, 1, 4, 0, 0, 0, 0});
+  }
+  ParsedFrame p;
+  EXPECT_EQ(Parse(WithExtensions(60, nine), ~0u, &p), R::kIpv6Extension);
 }
 
 TEST(FrameTest, FrameEndsWithinItsHeaders) {

@@ -52,7 +52,7 @@ bool KindOfV6(uint8_t type, uint8_t code, IcmpError::Kind* kind) {
 
 // The quoted IP header at `at`: fills the addresses and tells where TCP starts.
 IcmpErrorResult ReadQuotedIp(const std::byte* at, uint32_t bytes, bool v4,
-                             FourTuple* tuple, uint32_t* l4) {
+                             IcmpError* out, uint32_t* l4) {
   if (v4) {
     Ipv4Header ip;
     switch (ParseIpv4(at, bytes, &ip)) {
@@ -67,8 +67,9 @@ IcmpErrorResult ReadQuotedIp(const std::byte* at, uint32_t bytes, bool v4,
     if (ip.protocol != kProtocolTcp || ip.is_fragment()) {
       return IcmpErrorResult::kNotAboutTcp;
     }
-    tuple->local.ip = ip.source;
-    tuple->remote.ip = ip.destination;
+    out->tuple.local.ip = ip.source;
+    out->tuple.remote.ip = ip.destination;
+    out->packet_bytes = ip.total_length;
     *l4 = ip.header_bytes;
     return IcmpErrorResult::kError;
   }
@@ -82,8 +83,9 @@ IcmpErrorResult ReadQuotedIp(const std::byte* at, uint32_t bytes, bool v4,
       return IcmpErrorResult::kNotAboutTcp;
   }
   if (ip.next_header != kProtocolTcp) return IcmpErrorResult::kNotAboutTcp;
-  tuple->local.ip = ip.source;
-  tuple->remote.ip = ip.destination;
+  out->tuple.local.ip = ip.source;
+  out->tuple.remote.ip = ip.destination;
+  out->packet_bytes = kIpv6HeaderBytes + ip.payload_length;
   *l4 = kIpv6HeaderBytes;
   return IcmpErrorResult::kError;
 }
@@ -142,8 +144,7 @@ IcmpErrorResult ParseIcmpError(const std::byte* frame,
   const std::byte* quoted = icmp + kIcmpHeaderBytes;
   const uint32_t quoted_bytes = parsed.l4_bytes - kIcmpHeaderBytes;
   uint32_t l4 = 0;
-  const IcmpErrorResult ip =
-      ReadQuotedIp(quoted, quoted_bytes, v4, &out->tuple, &l4);
+  const IcmpErrorResult ip = ReadQuotedIp(quoted, quoted_bytes, v4, out, &l4);
   if (ip != IcmpErrorResult::kError) return ip;
   // RFC 792 promises no more of it than 8 bytes: ports and sequence number.
   if (quoted_bytes < l4 + 8) return IcmpErrorResult::kTooShort;

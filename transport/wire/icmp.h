@@ -49,8 +49,9 @@ struct IcmpError {
   Kind kind = Kind::kUnreachable;
   uint8_t code = 0;  // As it came.
   uint32_t mtu = 0;  // Of the next hop; 0 from a router older than RFC 1191.
-  FourTuple tuple;   // local is us: the sender of the segment quoted.
-  SeqNum seq;        // Its SEG.SEQ: must lie in [SND.UNA, SND.NXT), RFC 5927.
+  uint32_t packet_bytes = 0;  // Of the IP packet quoted, as its header says.
+  FourTuple tuple;            // local is us: the sender of the segment quoted.
+  SeqNum seq;  // Its SEG.SEQ: must lie in [SND.UNA, SND.NXT), RFC 5927.
 };
 
 enum class IcmpErrorResult : uint8_t {

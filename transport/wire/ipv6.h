@@ -1,6 +1,5 @@
-// The IPv6 fixed header. Extension headers are not walked: a frame whose next
-// header is one of them is refused by name (frame.h), because behind it the
-// TCP header lies past every split and a NIC verifies no checksum.
+// The IPv6 fixed header. Extension headers are walked by ParseFrame()
+// (frame.h): those that a host may pass over are, the rest is refused by name.
 //
 // Source:   RFC 8200 3; the traffic class as in RFC 3168 5.
 // Threads:  pure functions. Cost: no allocation.
