@@ -40,9 +40,11 @@
 #include "transport/seq.h"
 #include "transport/tcp/congestion.h"
 #include "transport/tcp/connection_stats.h"
+#include "transport/tcp/delivery_rate.h"
 #include "transport/tcp/drop_reason.h"
 #include "transport/tcp/ecn.h"
 #include "transport/tcp/error.h"
+#include "transport/tcp/event.h"
 #include "transport/tcp/keepalive.h"
 #include "transport/tcp/newreno.h"
 #include "transport/tcp/pacer.h"
@@ -58,6 +60,7 @@
 #include "transport/tcp/tcb.h"
 #include "transport/tcp/timers.h"
 #include "transport/tcp/undo.h"
+#include "transport/tcp/window_tuner.h"
 
 namespace devwire {
 
@@ -78,21 +81,6 @@ class SendSource {
 struct TxLimits {
   uint32_t max_tso_payload = 0;        // Bytes in one send; 0: no TSO.
   const SendSource* source = nullptr;  // Null: everything is gatherable.
-};
-
-struct Event {
-  enum class Kind : uint8_t {
-    kConnected,   // ESTABLISHED was reached.
-    kAcked,       // acked_offset() advanced.
-    kReadable,    // readable_bytes() grew.
-    kUrgent,      // The end of urgent data moved on: urgent_bytes().
-    kWritable,    // Send() took less than asked before, and takes more now.
-    kPeerClosed,  // The peer's FIN was taken in: after readable_bytes(), end.
-    kStalled,     // R1: sent three times again, no answer. RFC 9293 3.8.3.
-    kError,       // It ended with error(). kClosed follows.
-    kClosed,      // CLOSED. The last event.
-  };
-  Kind kind;
 };
 
 class Connection {
@@ -130,6 +118,9 @@ class Connection {
     // The receive window. max_slot_quota sizes the rings: SetReceiveLimits
     // cannot go above it.
     ReceiveLimits receive{.byte_budget = 1 << 20, .slot_quota = 512};
+    // What the window begins with; it grows with what the application reads,
+    // up to receive.byte_budget. UINT64_MAX: all of it at once.
+    uint64_t receive_initial_bytes = UINT64_MAX;
     uint32_t max_slot_quota = 512;
     uint32_t slot_bytes = 2048;
     uint32_t slot_reserve = 1;
@@ -192,6 +183,9 @@ class Connection {
   // The quota changed because other streams of the pool came or went.
   // slot_quota is cut to max_slot_quota.
   void SetReceiveLimits(const ReceiveLimits& limits);
+  // Its slots are wanted for text in order: gives up the highest frag that came
+  // out of order. False: there is none. RFC 2018 8 allows it.
+  bool GiveUpOutOfOrder();
 
   // CLOSE: no more Send; a FIN follows what was queued. Reading goes on.
   void Close(Instant now);
@@ -240,7 +234,7 @@ class Connection {
   uint64_t readable_bytes() const { return readable_bytes_; }
   size_t readable_frags() const { return ready_.size(); }
   // Of the bytes to be received next, those up to the end of urgent data, come
-  // in or not. RFC 9293 MUST-33. Urgent data is read in line, RFC 6093 4.
+  // in or not. RFC 9293 MUST-33. Urgent data is read in line, RFC 6093 2.1.
   uint64_t urgent_bytes() const {
     const uint64_t taken = counts_.bytes_received - readable_bytes_;
     return urgent_end_ > taken ? urgent_end_ - taken : 0;
@@ -252,6 +246,7 @@ class Connection {
     return state_ == State::kClosed && !reset_owed_.has_value();
   }
   Stats stats() const;
+  uint32_t cwnd() const { return congestion_->cwnd(); }  // Bytes.
   const char* congestion_name() const { return congestion_->name(); }
   const Tcb& tcb() const { return tcb_; }
   // CHECKs every stated invariant. O(frags and segments held); tests.
@@ -288,6 +283,8 @@ class Connection {
   bool IsPredicted(const Segment& seg) const;
   Verdict ArrivePredicted(const Segment& seg, Instant now);
   Verdict ArriveUnpredicted(const Segment& seg, Instant now);
+
+  void FillFlight(Stats* s) const;
 
   // invariants.cc
   void CheckSendInvariants() const;
@@ -338,6 +335,7 @@ class Connection {
   AckNews NewsOf(const Segment& seg, Instant now) const;
   bool IsDuplicateAck(const Segment& seg) const;
   void OnEce(uint32_t flight_before, Instant now);
+  void TakeRateSample(const AckNews& news, Instant now);
   void GrowWindow(const AckNews& news, uint32_t bytes, Instant now);
   void ForgetLongAgo();
   std::optional<Duration> RttSample(const RetransmitQueue::Acked& acked,
@@ -363,7 +361,10 @@ class Connection {
   void EnterLossRecovery(Instant now);
   void ContinueLossRecovery(const AckNews& news, Instant now);
   void StepFRto(const AckNews& news, Instant now);
-  void NoteRetransmitted(uint32_t bytes, Instant now);
+  RateMark NoteRetransmitted(uint32_t bytes, Instant now);
+  void NoteReordering(SeqNum overtaken);
+  void NoteDsack(const SackBlock& dsack);
+  void LeaveRtoRecovery(Instant now);
 
   // arrive_text.cc: the seventh step.
   DropReason ArriveText(const Segment& seg, Instant now);
@@ -373,6 +374,8 @@ class Connection {
   void Deliver(const Frag& frag);
   void ScheduleAck(Instant now);
   void NoteTextArrival(Instant now);
+  void TuneWindow(const Segment& seg, Instant now);
+  void EndTuningRound(const Segment& seg, Instant now);
   void NoteFullSegment(uint32_t payload_bytes) {
     if (payload_bytes > rcv_mss_) [[unlikely]] {
       rcv_mss_ =
@@ -414,7 +417,8 @@ class Connection {
   bool PollLost(Instant now, const TxLimits& limits, TxSegment* out);
   size_t JoinLost(const TxLimits& limits, SentSegment* lost) const;
   bool PollProbe(Instant now, const TxLimits& limits, TxSegment* out);
-  void FillRetransmission(const SentSegment& sent, Instant now, TxSegment* out);
+  RateMark FillRetransmission(const SentSegment& sent, Instant now,
+                              TxSegment* out);
   void FillNewText(uint32_t bytes, bool with_fin, Instant now, TxSegment* out);
   bool PollNewText(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollWindowProbe(Instant now, TxSegment* out);
@@ -506,6 +510,7 @@ class Connection {
   uint64_t readable_bytes_ = 0;
   TimerTable timers_;
   ReceiveWindow window_;
+  WindowTuner tuner_;
   Ring<Frag> ready_;
   Reassembly reassembly_;
   RetransmitQueue retransmit_queue_;
@@ -515,6 +520,7 @@ class Connection {
   EcnState ecn_;
   Pacer pacer_;
   RttEstimator rtt_;
+  DeliveryRate rate_;
   Instant last_send_;  // Of text, for RFC 5681 4.1.
   Instant last_text_arrival_;
   Instant last_arrival_;  // Of an acceptable ACK: what keep-alives wait for.
@@ -525,7 +531,9 @@ class Connection {
   Prr prr_;
   Undo undo_;
   FRto frto_ = FRto::kOff;
-  SeqNum frto_end_;  // Of what the timeout sent again.
+  SeqNum frto_end_;                   // Of what the timeout sent again.
+  std::optional<SeqNum> cwr_end_;     // SND.NXT when a mark made cwnd smaller.
+  std::optional<Instant> rto_since_;  // Of the timeout not yet recovered from.
 
   // -- touched rarely --------------------------------------------------------
   std::optional<OwedReset> reset_owed_;
@@ -571,6 +579,12 @@ inline void Connection::Deliver(const Frag& frag) {
 inline void Connection::NoteTextArrival(Instant now) {
   if (now - last_text_arrival_ > rtt_.rto()) quick_acks_left_ = kQuickAcks;
   last_text_arrival_ = now;
+}
+
+// Text came in order: may the window grow?
+inline void Connection::TuneWindow(const Segment& seg, Instant now) {
+  if (tuner_.IsRoundOver(now)) [[unlikely]]
+    EndTuningRound(seg, now);
 }
 
 // In-order text came: acknowledge now, or with the next one, or by the timer.
