@@ -54,6 +54,7 @@ void Engine::StartSteering(EngineStream& s, bool has_timestamps) {
   rules_[static_cast<uint32_t>(*s.rule)] = s.index;
   s.steering = Steering::kRulePending;
   s.rule_deadline = now_ + options_.rule_wait;
+  s.moves_until = Instant::Never();
   s.connection.HoldHandshake(true);
   SetTimer(s);
 }
@@ -80,6 +81,7 @@ void Engine::OnRuleEvent(const RuleEvent& event) {
   if (found == rules_.end()) return;  // A listener's, a block's, or gone.
   EngineStream& s = *streams_[found->second];
   DCHECK(s.rule == event.rule);
+  s.moves_until = now_ + kMoveTime;
   if (event.error == 0) {
     s.steering = Steering::kSteered;
   } else {
@@ -151,6 +153,7 @@ void Engine::MoveToControlQueue(EngineStream& s, Steering why) {
   if (!s.rule.has_value()) return;
   RemoveRule(s);
   s.queue = kControlQueue;
+  s.moves_until = now_ + kMoveTime;
   s.steering = why;
   counters_.Count(EngineEvent::kMovedToControlQueue);
   ReleaseHandshake(s);
