@@ -141,6 +141,12 @@ TEST(TcpInfoTest, FieldsAreTrue) {
   EXPECT_EQ(out.tcpi_ato, 40'000u);
   EXPECT_GE(out.tcpi_data_segs_out, kBytes / 1448);
   EXPECT_EQ(out.tcpi_data_segs_in, 0u);
+  EXPECT_EQ(out.tcpi_delivered, out.tcpi_data_segs_out + 1);  // And the SYN.
+  EXPECT_GT(out.tcpi_delivery_rate, 0u);
+  EXPECT_EQ(out.tcpi_reordering, 3u);
+  EXPECT_GT(in.tcpi_rcv_rtt, 0u);
+  EXPECT_GT(in.tcpi_rcv_space, 0u);
+  EXPECT_GE(in.tcpi_rcv_ssthresh, 64u << 10);
   EXPECT_EQ(in.tcpi_bytes_received, kBytes);
   EXPECT_EQ(in.tcpi_data_segs_in, out.tcpi_data_segs_out);
   EXPECT_EQ(in.tcpi_rcv_mss, 1448u);
@@ -231,6 +237,40 @@ TEST(Settings, StalledIsReported) {
   EXPECT_EQ(pair.client->Info()->state, "ESTABLISHED");
 }
 
+// -- buffers that follow their use --------------------------------------------
+
+// Window and send queue begin small; a transfer that is read makes both grow.
+TEST(Tuning, WindowAndSendQueueGrowWithTheTransfer) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  const auto queued = [&] {
+    const std::vector<std::byte> text(1 << 20);
+    return *pair.client->SendHost(text);
+  };
+  EXPECT_LE(pair.server->tcp_info()->tcpi_rcv_wnd, 64u << 10);
+  PatternSender sender(
+      *pair.client, net.client(),
+      {.bytes = 2 << 20, .offset = kSendFrom, .closes = false});
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  ASSERT_TRUE(net.Until([&] {
+    const bool done = sender.Step();
+    receiver.Step();
+    return done && receiver.bytes() == 2 << 20;
+  }));
+  EXPECT_GT(pair.server->tcp_info()->tcpi_rcv_wnd, 128u << 10);
+  EXPECT_GT(pair.server->tcp_info()->tcpi_rcv_space, 0u);
+  EXPECT_GT(queued(), 128u << 10);
+}
+
+TEST(Tuning, AFreshSendQueueTakesItsBeginning) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  const std::vector<std::byte> text(1 << 20);
+  const size_t taken = *pair.client->SendHost(text);
+  EXPECT_GE(taken, 64u << 10);
+  EXPECT_LT(taken, 128u << 10);
+}
+
 // -- closing ------------------------------------------------------------------
 
 TEST(Linger, ZeroResets) {
@@ -269,8 +309,10 @@ TEST(Linger, WaitsForTheAcknowledgmentAndNoLonger) {
   {  // A window that stays closed.
     TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
     const std::vector<std::byte> text(8 << 20);
-    size_t sent = 0;
-    for (int i = 0; i < 100; ++i) sent += *pair.client->SendHost(text);
+    // Until the peer, which reads nothing, takes no more.
+    for (Instant last = clock.Now(); clock.Now() - last < 200_ms;) {
+      if (*pair.client->SendHost(text) > 0) last = clock.Now();
+    }
     const Instant start = clock.Now();
     pair.client->Close({.linger = 200_ms});
     EXPECT_GE(clock.Now() - start, 200_ms);

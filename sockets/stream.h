@@ -122,7 +122,7 @@ class Stream {
   absl::Status SetUserTimeout(std::optional<Duration> timeout);
   // The DSCP of every packet of this stream, 0 to 63. RFC 2474.
   absl::Status SetDscp(uint8_t dscp);
-  // What was queued so far is urgent. Read in line, as RFC 6093 4 has it; new
+  // What was queued so far is urgent. Read in line, as RFC 6093 2.1 has it; new
   // protocols should not use it (RFC 9293 SHLD-13).
   absl::Status MarkUrgent();
 

@@ -51,6 +51,7 @@ uint32_t MillisSince(Instant then, Instant now) {
 
 void FillTimes(const Connection::Stats& stats, Instant now, TcpInfo* info) {
   info->tcpi_rto = Micros(stats.rto);
+  info->tcpi_rcv_rtt = Micros(stats.rcv_rtt);
   info->tcpi_ato = Micros(stats.delayed_ack_time);
   info->tcpi_rtt = Micros(stats.srtt);
   info->tcpi_rttvar = Micros(stats.rttvar);
@@ -73,9 +74,26 @@ void FillWindows(const Connection::Stats& stats, TcpInfo* info) {
       stats.ssthresh == UINT32_MAX ? kNoSsthresh : stats.ssthresh / smss;
   info->tcpi_snd_wnd = stats.snd_wnd;
   info->tcpi_rcv_wnd = stats.rcv_wnd;
-  info->tcpi_rcv_ssthresh = stats.rcv_wnd;
+  info->tcpi_rcv_ssthresh = Low32(stats.rcv_ssthresh);
+  info->tcpi_rcv_space = Low32(stats.rcv_space);
   info->tcpi_pacing_rate = stats.pacing_rate;
   info->tcpi_max_pacing_rate = ~uint64_t{0};
+}
+
+// What arrived at the peer, how fast, how disordered; and timeouts.
+void FillDelivery(const Connection::Stats& stats, Instant now, TcpInfo* info) {
+  info->tcpi_delivered = Low32(stats.delivered_segments);
+  info->tcpi_delivered_ce = Low32(stats.delivered_ce);
+  info->tcpi_delivery_rate = stats.delivery_rate;
+  info->tcpi_delivery_rate_app_limited =
+      stats.delivery_rate_is_app_limited ? 1 : 0;
+  info->tcpi_dsack_dups = Low32(stats.dsack_segments);
+  info->tcpi_reordering = stats.reordering;
+  info->tcpi_reord_seen = Low32(stats.reorderings_seen);
+  info->tcpi_total_rto = static_cast<uint16_t>(stats.timeouts);
+  info->tcpi_total_rto_recoveries = static_cast<uint16_t>(stats.rto_recoveries);
+  info->tcpi_total_rto_time = static_cast<uint32_t>(
+      stats.rto_time.milliseconds() + MillisSince(stats.rto_since, now));
 }
 
 }  // namespace
@@ -88,14 +106,16 @@ TcpInfo MakeTcpInfo(const EngineStream& s, uint32_t mtu, Instant now) {
   info.tcpi_retransmits = stats.retries;
   info.tcpi_probes = stats.probes;
   info.tcpi_backoff = static_cast<uint8_t>(stats.backoffs);
-  // TCPI_OPT_TIMESTAMPS, _SACK, _WSCALE, _ECN.
+  // TCPI_OPT_TIMESTAMPS, _SACK, _WSCALE, _ECN, _ECN_SEEN.
   info.tcpi_options =
       static_cast<uint8_t>((stats.timestamps ? 1 : 0) | (stats.sack ? 2 : 0) |
-                           (stats.window_scale ? 4 : 0) | (stats.ecn ? 8 : 0));
+                           (stats.window_scale ? 4 : 0) | (stats.ecn ? 8 : 0) |
+                           (stats.ect_was_seen ? 16 : 0));
   info.tcpi_pmtu = mtu;
   FillTimes(stats, now, &info);
   FillWindows(stats, &info);
   info.tcpi_unacked = stats.in_flight;
+  info.tcpi_sacked = stats.sacked;
   info.tcpi_lost = stats.lost;
   info.tcpi_retrans = stats.sent_again;
   info.tcpi_total_retrans = Low32(stats.segments_retransmitted);
@@ -106,11 +126,10 @@ TcpInfo MakeTcpInfo(const EngineStream& s, uint32_t mtu, Instant now) {
   info.tcpi_notsent_bytes = Low32(stats.unsent_bytes);
   info.tcpi_data_segs_in = Low32(stats.data_segments_in);
   info.tcpi_data_segs_out = Low32(stats.data_segments_out);
-  info.tcpi_delivered = Low32(stats.segments_acked);
+  FillDelivery(stats, now, &info);
   info.tcpi_bytes_sent = stats.bytes_sent;
   info.tcpi_bytes_retrans = stats.bytes_retransmitted;
   info.tcpi_rcv_ooopack = Low32(stats.out_of_order_segments);
-  info.tcpi_total_rto = static_cast<uint16_t>(stats.timeouts);
   return info;
 }
 

@@ -435,10 +435,10 @@ TEST(Ending, HalfCloseLetsTheOtherDirectionGoOn) {
 
 TEST(Ending, AbortCompletesSendsAsUndelivered) {
   TwoStacks::Options options;
-  options.stack.tcp.receive_budget_bytes = 32 << 10;
+  options.stack.tcp.receive_budget_bytes = 16 << 10;
   TwoStacks net(options);
   TwoStacks::Pair pair = net.Connect();
-  PatternSender::Options bytes = Bytes(128 << 10);
+  PatternSender::Options bytes = Bytes(64 << 10);
   bytes.closes = false;
   PatternSender sender(*pair.client, net.client(), bytes);
   for (int i = 0; i < 200; ++i) {
@@ -448,7 +448,7 @@ TEST(Ending, AbortCompletesSendsAsUndelivered) {
   pair.client->Abort("test");
   ASSERT_TRUE(net.Until([&] { return sender.Step(); }));
   EXPECT_GT(sender.undelivered(), 0u);
-  EXPECT_EQ(sender.undelivered() + sender.completed(), 128u << 10);
+  EXPECT_EQ(sender.undelivered() + sender.completed(), 64u << 10);
   const absl::Status aborted =
       pair.client->SendHost(std::array<std::byte, 1>()).status();
   EXPECT_EQ(ErrnoOf(aborted), ECONNABORTED);

@@ -4,9 +4,10 @@
 // segments for cwnd, ssthresh and the counts; bytes where the name says so.
 //
 // Every field is true. Those that this TCP does not have are 0, as in a Linux
-// that has not measured them: fackets, last_ack_sent (which Linux does not keep
-// either), delivery_rate, busy_time, rwnd_limited, sndbuf_limited, rehash,
-// fastopen_client_fail. max_pacing_rate is ~0: no limit.
+// that has not measured them: fackets and last_ack_sent (which Linux does not
+// keep either), busy_time, rwnd_limited, sndbuf_limited, rehash,
+// fastopen_client_fail. max_pacing_rate is ~0: no limit. reordering is what
+// Linux would have measured; RACK decides by time.
 #ifndef SOCKETS_TCP_INFO_H_
 #define SOCKETS_TCP_INFO_H_
 

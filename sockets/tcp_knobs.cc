@@ -76,6 +76,8 @@ absl::Status CheckTcpKnobs(const TcpKnobs& k) {
       Check("send_budget_bytes", k.send_budget_bytes, 4096, uint64_t{1} << 40),
       Check("receive_budget_bytes", k.receive_budget_bytes, 4096,
             uint64_t{1} << 30),
+      Check("initial_receive_window_bytes", k.initial_receive_window_bytes,
+            4096, uint64_t{1} << 30),
       Check("ttl", k.ttl, 1, 255),
       Check("dscp", k.dscp, 0, 63),
       Check("delayed_ack_time", k.delayed_ack_time, Duration(), 499_ms),
@@ -123,6 +125,7 @@ void ApplyTcpKnobs(const TcpKnobs& k, EngineOptions* engine) {
   tcp.challenge_ack_interval = k.challenge_ack_interval;
   engine->challenge_acks_per_second = k.challenge_acks_per_second;
   engine->max_mss = k.max_mss;
+  engine->receive_initial_bytes = k.initial_receive_window_bytes;
   engine->receive_budget_bytes = k.receive_budget_bytes;
   engine->send_budget_bytes = k.send_budget_bytes;
   engine->ttl = k.ttl;

@@ -29,7 +29,9 @@ struct TcpKnobs {
 
   // -- sending ---------------------------------------------------------------
   bool no_delay = false;  // true: no Nagle (RFC 9293 3.7.4)
-  // Bytes queued for sending in one stream, at most. 4 KiB to 1 TiB.
+  // Bytes queued for sending in one stream, unacknowledged ones included: it
+  // begins with 64 KiB and grows to twice the congestion window, at most to
+  // this. 4 KiB to 1 TiB.
   uint64_t send_budget_bytes = 8u << 20;
   uint8_t ttl = 64;  // 1 to 255; or hop limit
   uint8_t dscp = 0;  // 0 to 63, RFC 2474; Stream::SetDscp changes one stream's
@@ -47,7 +49,10 @@ struct TcpKnobs {
   bool pacing = true;
 
   // -- receiving -------------------------------------------------------------
-  // Receive window of one stream, in bytes of payload; bounded by the pool.
+  // What the receive window of a stream begins with, in bytes of payload; it
+  // grows with what is read. 4 KiB to 1 GiB.
+  uint64_t initial_receive_window_bytes = 64u << 10;
+  // As far as it grows; bounded by the pool as well.
   // 4 KiB to 1 GiB, which is as far as scaling reaches.
   uint64_t receive_budget_bytes = 4u << 20;
   // 0 to 499 ms: RFC 9293 MUST-40. 0: every segment is acknowledged at once.

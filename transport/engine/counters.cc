@@ -17,6 +17,8 @@ const char* EngineDropName(EngineDrop drop) {
       return "kNoChecksumFlag";
     case EngineDrop::kTimestampsCut:
       return "kTimestampsCut";
+    case EngineDrop::kSeenInOtherQueue:
+      return "kSeenInOtherQueue";
     case EngineDrop::kNoConnection:
       return "kNoConnection";
     case EngineDrop::kNoConnectionQuiet:
@@ -97,6 +99,8 @@ const char* EngineEventName(EngineEvent event) {
       return "kCookiesAccepted";
     case EngineEvent::kRulesDeferred:
       return "kRulesDeferred";
+    case EngineEvent::kShareUsedUp:
+      return "kShareUsedUp";
     case EngineEvent::kTxRingFull:
       return "kTxRingFull";
     case EngineEvent::kLendRefused:

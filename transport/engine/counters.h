@@ -24,6 +24,7 @@ enum class EngineDrop : uint8_t {
   kBadChecksum,        // Verified in software, wrong.
   kNoChecksumFlag,     // Payload in device memory, and the NIC did not vouch.
   kTimestampsCut,      // Negotiated, and not within the header slot.
+  kSeenInOtherQueue,   // Around a move; it counted when it came first.
   kNoConnection,       // No such stream: answered with a reset.
   kNoConnectionQuiet,  // The same, beyond the rate of resets.
   kBacklogFull,        // Too many wait to be accepted, or no cookie left.
@@ -78,7 +79,8 @@ enum class EngineEvent : uint8_t {
   kMovedToControlQueue,    // Streams whose headers do not fit the split.
   kOptionTailsRead,
   kTextDroppedAtReserve,  // Pool at its reserve: text not acknowledged.
-  kLinearPoolDry,         // The same for want of a linear slot.
+  kLinearPoolDry,         // The same for want of a linear slot,
+  kShareUsedUp,           // or because the stream had its share of host memory.
   kCookiesSent,           // SYNs answered without keeping anything of them.
   kCookiesAccepted,       // Streams that such an answer led to.
   kRulesDeferred,         // Under SYN pressure: until the handshake is done.

@@ -34,10 +34,12 @@
 #include "transport/engine/demux.h"
 #include "transport/engine/engine_options.h"
 #include "transport/engine/engine_stream.h"
+#include "transport/engine/move_filter.h"
 #include "transport/engine/neighbor.h"
 #include "transport/engine/path_mtu.h"
 #include "transport/engine/port_table.h"
 #include "transport/engine/send_buffers.h"
+#include "transport/engine/slot_shares.h"
 #include "transport/engine/stream_types.h"
 #include "transport/engine/timer_heap.h"
 #include "transport/packet_io.h"
@@ -201,6 +203,10 @@ class Engine final : private FragSink {
  private:
   static constexpr size_t kBurst = 64;
   static constexpr uint8_t kCutHeadersToMove = 3;  // docs/wire.md.
+  // After a rule's answer, or its removal: until then a frame that one queue
+  // brings may be one that the other brought. A firmware command takes up to
+  // milliseconds, and as many wait in line.
+  static constexpr Duration kMoveTime = 100_ms;
   struct Listening {
     bool is_open = false;
     Endpoint local;
@@ -232,6 +238,12 @@ class Engine final : private FragSink {
   };
   struct TailBatch;
 
+  // What device streams hold of the host pool and of the linear pool, by pool.
+  struct Guests {
+    SlotShares shares;
+    std::vector<uint32_t> streams;  // By slot: the index of its stream.
+  };
+
   // FragSink: whichever pool the frag is of.
   void Discard(const Frag& frag) override;
 
@@ -253,8 +265,19 @@ class Engine final : private FragSink {
                    ParseResult result);
   bool FetchOptions(const RxFrame& frame, ParsedFrame& parsed, EngineStream& s);
   void FetchTails(PoolId pool, DeviceMemory* memory);
+  bool WasSeenInOtherQueue(const RxFrame& frame, const ParsedFrame& parsed,
+                           const EngineStream& s);
   void TakeText(const RxFrame& frame, const ParsedFrame& parsed,
-                const EngineStream& s, Segment* segment);
+                EngineStream& s, Segment* segment);
+  bool IsGuest(const EngineStream& s, PoolId pool) const {
+    return s.pool.has_value() && pool < kFirstDevicePool;
+  }
+  std::optional<SlotIndex> TakeLinearSlot(EngineStream& s,
+                                          const Segment& segment);
+  bool MayTakeText(PoolId pool, EngineStream& s, const Segment& segment);
+  bool HasShare(PoolId pool, EngineStream& s, const Segment& segment);
+  void TakeAsGuest(PoolId pool, SlotIndex slot, EngineStream& s);
+  void ReleaseAsGuest(PoolId pool, EngineStream& s, uint32_t slots);
   bool IsAtReserve(PoolId pool, const EngineStream& s,
                    const Segment& segment) const;
   void OnUnknown(const RxFrame& frame, const ParsedFrame& parsed,
@@ -315,6 +338,7 @@ class Engine final : private FragSink {
   void Publish(EngineStream& s);
   void SetTimer(EngineStream& s);
   bool Settle(EngineStream& s);
+  void GrowSendLimit(EngineStream& s);
   bool HasSendRoom(const EngineStream& s) const;
   bool FrontWaitsForNic(const EngineStream& s) const;
   void MarkDirty(EngineStream& s) {
@@ -388,6 +412,7 @@ class Engine final : private FragSink {
   std::array<EnginePool, kMaxPools> pools_{};
   std::array<PoolUse, kMaxPools> pool_use_{};
   uint32_t pool_count_ = 0;
+  std::array<Guests, 2> guests_;
   std::array<QueueInfo, 256> queues_{};
   SendBuffers send_buffers_;
 
@@ -423,6 +448,7 @@ class Engine final : private FragSink {
   std::array<RxFrame, kBurst> burst_;
   size_t burst_size_ = 0;
   size_t burst_at_ = 0;
+  MoveFilter move_filter_;
   std::unique_ptr<TailBatch> tails_;
   bool tails_are_fresh_ = false;  // tails_ speaks of this burst.
 

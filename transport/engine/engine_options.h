@@ -43,6 +43,9 @@ struct EngineOptions {
   // slots are filled in per stream.
   Connection::Options tcp;
   uint64_t receive_budget_bytes = 4u << 20;
+  // What one window begins with, and one send queue; both grow with use.
+  uint64_t receive_initial_bytes = 64u << 10;
+  uint64_t send_initial_bytes = 64u << 10;
   uint64_t send_budget_bytes = 8u << 20;
   uint32_t send_spans_per_stream = 512;
   uint32_t resets_per_second = 1000;

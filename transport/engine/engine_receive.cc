@@ -27,7 +27,14 @@ bool LiesInHeader(const RxFrame& frame, const ParsedFrame& parsed) {
 }  // namespace
 
 void Engine::Discard(const Frag& frag) {
-  pools_[static_cast<size_t>(frag.pool)].pool->Discard(frag);
+  FragPool& pool = *pools_[static_cast<size_t>(frag.pool)].pool;
+  const uint32_t free_before = pool.free_slots();
+  pool.Discard(frag);
+  if (frag.pool >= kFirstDevicePool || pool.free_slots() == free_before) return;
+  const auto& holders = guests_[static_cast<size_t>(frag.pool)].streams;
+  // Null: the stream is being destroyed, and was settled.
+  const auto& s = streams_[holders[static_cast<uint32_t>(frag.slot)]];
+  if (s != nullptr) ReleaseAsGuest(frag.pool, *s, 1);
 }
 
 void Engine::ProcessFrame(const RxFrame& frame) {
@@ -145,6 +152,11 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
     }
     segment.options_cut = true;
   }
+  if (now_ < s.moves_until && !segment.options_cut) [[unlikely]] {
+    if (WasSeenInOtherQueue(frame, parsed, s)) {
+      return DropFrame(frame, EngineDrop::kSeenInOtherQueue);
+    }
+  }
   static_cast<TcpHeader&>(segment) = parsed.tcp;
   if (parsed.ip_option_bytes > 0 || parsed.vlan_tci.has_value()) {
     s.starts_on_control_queue = true;
@@ -165,6 +177,21 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
   AfterSegment(s, before);
 }
 
+// The identification tells repeated ACKs apart where the peer counts it up.
+bool Engine::WasSeenInOtherQueue(const RxFrame& frame,
+                                 const ParsedFrame& parsed,
+                                 const EngineStream& s) {
+  constexpr uint32_t kIdentification = 4;  // In the IPv4 header.
+  MoveFilter::Frame f{.stream = s.index,
+                      .payload_bytes = parsed.payload_bytes,
+                      .is_on_control_queue = frame.queue == kControlQueue};
+  if (s.tuple.local.ip.is_v4()) {
+    f.identification =
+        LoadBe16(frame.header + parsed.l3_offset + kIdentification);
+  }
+  return move_filter_.IsCopy(f, parsed.tcp);
+}
+
 void Engine::AfterSegment(EngineStream& s, State before) {
   if (before == State::kSynSent && s.connection.state() != State::kClosed &&
       s.connection.state() != State::kSynSent) {
@@ -179,7 +206,7 @@ void Engine::AfterSegment(EngineStream& s, State before) {
 // Names the text of the segment, or says that it is dropped. The slot of the
 // frame is settled either way.
 void Engine::TakeText(const RxFrame& frame, const ParsedFrame& parsed,
-                      const EngineStream& s, Segment* segment) {
+                      EngineStream& s, Segment* segment) {
   FragPool& pool = *pools_[static_cast<size_t>(frame.pool)].pool;
   if (parsed.payload_bytes == 0) {
     pool.Free(frame.slot);
@@ -188,20 +215,19 @@ void Engine::TakeText(const RxFrame& frame, const ParsedFrame& parsed,
   PayloadSplit split{.device_offset = parsed.header_bytes,
                      .device_bytes = parsed.payload_bytes};
   if (!frame.whole_in_slot) split = SplitPayload(parsed, frame.header_bytes);
-  const bool is_at_reserve = IsAtReserve(frame.pool, s, *segment);
+  bool is_dropped = !MayTakeText(frame.pool, s, *segment);
   std::optional<SlotIndex> linear;
-  FragPool& linear_pool = *pools_[static_cast<size_t>(kLinearPool)].pool;
-  if (split.linear_bytes > 0 && !is_at_reserve) {
-    linear = linear_pool.Take();
-    if (!linear.has_value()) counters_.Count(EngineEvent::kLinearPoolDry);
+  if (split.linear_bytes > 0 && !is_dropped) {
+    linear = TakeLinearSlot(s, *segment);
+    is_dropped = !linear.has_value();
   }
-  if (is_at_reserve || (split.linear_bytes > 0 && !linear.has_value())) {
-    if (is_at_reserve) counters_.Count(EngineEvent::kTextDroppedAtReserve);
+  if (is_dropped) {
     segment->text_dropped = true;
     pool.Free(frame.slot);
     return;
   }
   if (linear.has_value()) {
+    FragPool& linear_pool = *pools_[static_cast<size_t>(kLinearPool)].pool;
     linear_pool.Receive(*linear, split.linear_bytes);
     std::memcpy(
         pools_[static_cast<size_t>(kLinearPool)].host_base +
@@ -215,11 +241,58 @@ void Engine::TakeText(const RxFrame& frame, const ParsedFrame& parsed,
     return;
   }
   pool.Receive(frame.slot, split.device_bytes);
+  if (IsGuest(s, frame.pool)) TakeAsGuest(frame.pool, frame.slot, s);
   PoolUse& use = pool_use_[static_cast<size_t>(frame.pool)];
   ++use.fills;
   ++use.slot_fills[static_cast<uint32_t>(frame.slot)];
   segment->text[segment->text_count++] = {frame.slot, split.device_offset,
                                           split.device_bytes, frame.pool};
+}
+
+// A slot for text that lies in the header slot; none: counted.
+std::optional<SlotIndex> Engine::TakeLinearSlot(EngineStream& s,
+                                                const Segment& segment) {
+  if (!HasShare(kLinearPool, s, segment)) return std::nullopt;
+  const auto slot = pools_[static_cast<size_t>(kLinearPool)].pool->Take();
+  if (slot.has_value()) {
+    TakeAsGuest(kLinearPool, *slot, s);
+  } else {
+    counters_.Count(EngineEvent::kLinearPoolDry);
+  }
+  return slot;
+}
+
+bool Engine::MayTakeText(PoolId pool, EngineStream& s, const Segment& segment) {
+  if (IsAtReserve(pool, s, segment)) {
+    counters_.Count(EngineEvent::kTextDroppedAtReserve);
+    return false;
+  }
+  return !IsGuest(s, pool) || HasShare(pool, s, segment);
+}
+
+// With the next bytes in order the stream moves on: for them it gives up what
+// came out of order. What the application holds is not to be had back.
+bool Engine::HasShare(PoolId pool, EngineStream& s, const Segment& segment) {
+  const size_t index = static_cast<size_t>(pool);
+  const bool is_next = segment.text_seq() == s.connection.tcb().rcv_nxt;
+  while (!guests_[index].shares.MayTake(s.guest_slots[index])) {
+    if (is_next && s.connection.GiveUpOutOfOrder()) continue;
+    counters_.Count(EngineEvent::kShareUsedUp);
+    return false;
+  }
+  return true;
+}
+
+void Engine::TakeAsGuest(PoolId pool, SlotIndex slot, EngineStream& s) {
+  const size_t index = static_cast<size_t>(pool);
+  guests_[index].shares.OnTaken(&s.guest_slots[index]);
+  guests_[index].streams[static_cast<uint32_t>(slot)] = s.index;
+}
+
+void Engine::ReleaseAsGuest(PoolId pool, EngineStream& s, uint32_t slots) {
+  if (!IsGuest(s, pool)) return;
+  const size_t index = static_cast<size_t>(pool);
+  guests_[index].shares.OnFreed(&s.guest_slots[index], slots);
 }
 
 // The next bytes in order may use the last slots: with them the stream moves

@@ -50,6 +50,13 @@ Engine::Engine(const EngineOptions& options, PacketIo& io, const Clock& clock,
   CHECK(options.max_connections > 0 && options.max_connections <= 65535);
   CHECK_EQ(pools.size(), 2u);
   for (const EnginePool& pool : pools) AddPool(pool);
+  for (size_t i = 0; i < guests_.size(); ++i) {
+    // Half of the host pool is for host streams, which have quotas of it.
+    const uint32_t usable = UsableSlots(PoolId{static_cast<uint8_t>(i)});
+    const bool is_host = PoolId{static_cast<uint8_t>(i)} == kHostPool;
+    guests_[i] = {SlotShares(is_host ? usable / 2 : usable),
+                  std::vector<uint32_t>(pools_[i].pool->slot_count())};
+  }
   free_streams_.reserve(options.max_connections);
   for (uint32_t i = options.max_connections; i-- > 0;) {
     free_streams_.push_back(i);
@@ -179,6 +186,7 @@ Connection::Options Engine::ConnectionOptions(const FourTuple& tuple,
   }
   tcp.ts_offset = TimestampOffset(tuple, options_.secret);
   tcp.receive = LimitsOf(home, use.streams + 1);
+  tcp.receive_initial_bytes = options_.receive_initial_bytes;
   tcp.max_slot_quota = std::min(UsableSlots(home), kMaxSlotQuota);
   tcp.slot_bytes = pools_[static_cast<size_t>(home)].pool->slot_bytes();
   // The window of the send side is kept here, in SendDevice and SendHost.
@@ -209,6 +217,8 @@ EngineStream* Engine::NewStream(const NewStreamOptions& open,
   s.steering =
       open.pool.has_value() ? Steering::kNotYet : Steering::kHostStream;
   s.dscp = options_.dscp;
+  s.send_limit =
+      std::min(options_.send_initial_bytes, options_.send_budget_bytes);
   MakeHeaders(s);
   if (!AcquireNextHop(s, error)) return nullptr;
   CHECK(demux_.Insert(open.tuple, s.index));
@@ -275,6 +285,10 @@ void Engine::Destroy(EngineStream& s) {
   if (const auto kept = kept_.find(s.id); kept != kept_.end()) {
     kept->second = s.lent_pieces;
     if (s.lent_pieces == 0) kept_.erase(kept);
+  }
+  // What is still lent outlives it, and is nobody's share any more.
+  for (size_t i = 0; i < guests_.size(); ++i) {
+    guests_[i].shares.OnFreed(&s.guest_slots[i], s.guest_slots[i]);
   }
   ++generations_[index];
   if (generations_[index] == 0) generations_[index] = 1;
@@ -446,7 +460,10 @@ void Engine::Close(EngineStream& s, bool keep_frags) {
   if (keep_frags && s.lent_pieces > 0) kept_[s.id] = 0;
   if (!keep_frags && s.lent_pieces > 0) {
     for (uint32_t i = 0; i < pool_count_; ++i) {
+      const uint32_t free_before = pools_[i].pool->free_slots();
       pools_[i].pool->ReleaseAll(s.id);
+      ReleaseAsGuest(pools_[i].pool->id(), s,
+                     pools_[i].pool->free_slots() - free_before);
     }
     s.lent_pieces = 0;
   }

@@ -56,6 +56,7 @@ void Engine::StartSteering(EngineStream& s, bool hold_handshake) {
   s.steering = Steering::kRulePending;
   if (!hold_handshake) return;
   s.rule_deadline = now_ + options_.rule_wait;
+  s.moves_until = Instant::Never();
   s.connection.HoldHandshake(true);
   SetTimer(s);
 }
@@ -82,6 +83,7 @@ void Engine::OnRuleEvent(const RuleEvent& event) {
   if (found == rules_.end()) return;  // A listener's, a block's, or gone.
   EngineStream& s = *streams_[found->second];
   DCHECK(s.rule == event.rule);
+  s.moves_until = now_ + kMoveTime;
   if (event.error == 0) {
     s.steering = Steering::kSteered;
   } else {
@@ -153,6 +155,7 @@ void Engine::MoveToControlQueue(EngineStream& s, Steering why) {
   if (!s.rule.has_value()) return;
   RemoveRule(s);
   s.queue = kControlQueue;
+  s.moves_until = now_ + kMoveTime;
   s.steering = why;
   counters_.Count(EngineEvent::kMovedToControlQueue);
   ReleaseHandshake(s);

@@ -3,6 +3,7 @@
 #ifndef TRANSPORT_ENGINE_ENGINE_STREAM_H_
 #define TRANSPORT_ENGINE_ENGINE_STREAM_H_
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -71,14 +72,18 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   QueueId queue = kControlQueue;
   std::optional<RuleId> rule;
   Instant rule_deadline = Instant::Never();
+  Instant moves_until;  // Frames may come on two queues.
   uint8_t cut_headers = 0;
   bool starts_on_control_queue = false;  // The handshake showed odd headers.
   uint32_t lent_pieces = 0;
+  // Of a device stream: slots held of the host pool and of the linear pool.
+  std::array<uint32_t, 2> guest_slots{};
   uint64_t device_bytes = 0;
   uint64_t linear_bytes = 0;
 
   // Sending.
   Ring<SendCompletion> completions;
+  uint64_t send_limit = 0;  // Bytes queued and unacknowledged, at most.
   uint64_t send_bytes = 0;  // Of the SendDevice() whose spans are finishing.
   bool completions_abandoned = false;  // The handle is gone.
 

@@ -60,6 +60,7 @@ void Engine::DrainTokens() {
         if (s->lent_pieces > 0) --s->lent_pieces;
         s->connection.OnReleased(returned[i].bytes,
                                  returned[i].slot_freed ? 1 : 0);
+        if (returned[i].slot_freed) ReleaseAsGuest(pools_[p].pool->id(), *s, 1);
         MarkDirty(*s);
       }
       worked_ |= count > 0;
@@ -228,6 +229,8 @@ void Engine::PollEvents(EngineStream& s) {
         neighbors_.OnDoubt(s.neighbor, now_);
         break;
       case Event::Kind::kAcked:
+        GrowSendLimit(s);
+        break;
       case Event::Kind::kWritable:
       case Event::Kind::kClosed:
         break;  // Levels: read from the Connection below.
@@ -286,9 +289,17 @@ void Engine::SetTimer(EngineStream& s) {
   timers_.Set(s.index, std::min(s.connection.NextDeadline(), s.rule_deadline));
 }
 
+// One congestion window in flight, and as much behind it for the time until the
+// application comes again. Never back: a loss is over before the queue is, as
+// in Linux's tcp_sndbuf_expand().
+void Engine::GrowSendLimit(EngineStream& s) {
+  const uint64_t want = 2 * uint64_t{s.connection.cwnd()};
+  s.send_limit =
+      std::max(s.send_limit, std::min(want, options_.send_budget_bytes));
+}
+
 bool Engine::HasSendRoom(const EngineStream& s) const {
-  return s.send_queue.bytes() < options_.send_budget_bytes &&
-         s.send_queue.free_spans() > 0;
+  return s.send_queue.bytes() < s.send_limit && s.send_queue.free_spans() > 0;
 }
 
 }  // namespace devwire

@@ -9,11 +9,13 @@
 #include "gtest/gtest.h"
 #include "transport/engine/demux.h"
 #include "transport/engine/iss.h"
+#include "transport/engine/move_filter.h"
 #include "transport/engine/neighbor.h"
 #include "transport/engine/path_mtu.h"
 #include "transport/engine/port_table.h"
 #include "transport/engine/route.h"
 #include "transport/engine/send_queue.h"
+#include "transport/engine/slot_shares.h"
 #include "transport/engine/timer_heap.h"
 
 namespace devwire {
@@ -530,6 +532,107 @@ TEST(PortTable, ListenersFindAPortWhereTheBlocksBeginAt1024) {
     if (++count == 1000) break;
   }
   EXPECT_EQ(count, 1000);
+}
+
+// -- frames around a move
+// ------------------------------------------------------
+
+MoveFilter::Frame OnControl(uint16_t identification = 0) {
+  return {.stream = 1,
+          .identification = identification,
+          .payload_bytes = 0,
+          .is_on_control_queue = true};
+}
+MoveFilter::Frame OnData(uint16_t identification = 0) {
+  MoveFilter::Frame frame = OnControl(identification);
+  frame.is_on_control_queue = false;
+  return frame;
+}
+TcpHeader AckOf(uint32_t ack) {
+  TcpHeader header;
+  header.seq = SeqNum(5);
+  header.ack = SeqNum(ack);
+  header.flags = kAck;
+  header.wnd = 100;
+  return header;
+}
+
+TEST(MoveFilter, ACopyIsOneOnWhicheverQueueItComesLast) {
+  MoveFilter filter;
+  EXPECT_FALSE(filter.IsCopy(OnControl(), AckOf(7)));
+  EXPECT_TRUE(filter.IsCopy(OnData(), AckOf(7)));
+  EXPECT_FALSE(filter.IsCopy(OnData(), AckOf(8)));
+  EXPECT_TRUE(filter.IsCopy(OnControl(), AckOf(8)));
+}
+
+// What the peer repeats is no copy, on one queue or on both.
+TEST(MoveFilter, RepetitionsCountAsOftenAsTheyCame) {
+  MoveFilter filter;
+  const TcpHeader ack = AckOf(7);
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(filter.IsCopy(OnControl(), ack));
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(filter.IsCopy(OnData(), ack));
+  EXPECT_FALSE(filter.IsCopy(OnData(), ack));
+  // Counted up by the peer: told apart across the queues too.
+  EXPECT_FALSE(filter.IsCopy(OnControl(1), ack));
+  EXPECT_FALSE(filter.IsCopy(OnData(2), ack));
+  // More than a byte counts.
+  for (int i = 0; i < 300; ++i) {
+    EXPECT_FALSE(filter.IsCopy(OnControl(3), ack));
+  }
+}
+
+TEST(MoveFilter, WhatDiffersIsNoCopy) {
+  MoveFilter filter;
+  const TcpHeader ack = AckOf(7);
+  EXPECT_FALSE(filter.IsCopy(OnControl(), ack));
+  std::vector<TcpHeader> others(5, ack);
+  others[0].seq = SeqNum(6);
+  others[1].ack = SeqNum(8);
+  others[2].wnd = 101;
+  others[3].flags = kAck | kFin;
+  others[4].options.timestamps = {1, 2};
+  for (const TcpHeader& other : others) {
+    EXPECT_FALSE(filter.IsCopy(OnData(), other));
+  }
+  MoveFilter::Frame frame = OnData();
+  frame.payload_bytes = 1;
+  EXPECT_FALSE(filter.IsCopy(frame, ack));
+  frame = OnData();
+  frame.stream = 2;
+  EXPECT_FALSE(filter.IsCopy(frame, ack));
+}
+
+// -- shares of host memory
+// -----------------------------------------------------
+
+TEST(SlotShares, OneThatNeverGivesBackLeavesRoomForTheNext) {
+  SlotShares shares(100);
+  uint32_t held[3] = {};
+  while (shares.MayTake(held[0])) shares.OnTaken(&held[0]);
+  EXPECT_EQ(held[0], 50u);
+  while (shares.MayTake(held[1])) shares.OnTaken(&held[1]);
+  EXPECT_EQ(held[1], 33u);
+  EXPECT_FALSE(shares.MayTake(held[0])) << "its share became less";
+  // 17 are left: a third of 50, as much as its share of a quarter but eight.
+  while (held[0] + held[1] + held[2] < 100 && shares.MayTake(held[2])) {
+    shares.OnTaken(&held[2]);
+  }
+  EXPECT_EQ(held[2], 17u);
+  EXPECT_EQ(shares.users(), 3u);
+  shares.OnFreed(&held[1], 33);
+  EXPECT_EQ(shares.users(), 2u);
+  EXPECT_TRUE(shares.MayTake(held[1]));
+}
+
+// More streams than slots: each may have one.
+TEST(SlotShares, AtLeastOneEach) {
+  SlotShares shares(2);
+  uint32_t held[4] = {};
+  for (uint32_t& h : held) {
+    ASSERT_TRUE(shares.MayTake(h));
+    shares.OnTaken(&h);
+    EXPECT_FALSE(shares.MayTake(h));
+  }
 }
 
 }  // namespace

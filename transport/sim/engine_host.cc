@@ -160,6 +160,8 @@ EngineHost::TcpSums EngineHost::tcp_sums() const {
     sums.sack_blocks_in += stats.sack_blocks_in;
     sums.sack_blocks_out += stats.sack_blocks_out;
     sums.bytes_retransmitted += stats.bytes_retransmitted;
+    sums.duplicate_acks_in += stats.duplicate_acks_in;
+    sums.duplicate_bytes += stats.duplicate_bytes;
   }
   return sums;
 }

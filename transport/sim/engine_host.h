@@ -57,6 +57,8 @@ class EngineHost {
     uint64_t sack_blocks_in = 0;
     uint64_t sack_blocks_out = 0;
     uint64_t bytes_retransmitted = 0;
+    uint64_t duplicate_acks_in = 0;
+    uint64_t duplicate_bytes = 0;
     friend bool operator==(const TcpSums&, const TcpSums&) = default;
   };
 

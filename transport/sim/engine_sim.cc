@@ -19,10 +19,12 @@ EngineHost::Options HostOptions(const EngineSimSetup& s, bool is_client) {
   o.nic.gather_delay = s.gather_delay;
   o.nic.rule_delay = s.rule_delay;
   o.nic.rule_refusals = s.rule_refusals;
+  o.nic.move_time = s.move_time;
   o.nic.seed = s.seed * 2 + is_client;
   o.host_slots = s.host_slots;
   o.device_slots = s.device_slots;
   o.tcp.use_timestamps = s.timestamps;
+  o.tcp.use_sack = s.sack;
   o.tcp.nodelay = s.nodelay;
   o.bytes_per_stream = is_client ? s.client_bytes : s.server_bytes;
   o.max_send = s.max_send;
@@ -81,6 +83,21 @@ void PutBefore(SimLink& link, Middlebox& box) {
   });
 }
 
+void FillResult(EngineHost& client, EngineHost& server,
+                EngineSimResult* result) {
+  result->text_dropped_at_reserve =
+      server.engine().counters().value(EngineEvent::kTextDroppedAtReserve);
+  for (EngineHost* host : {&client, &server}) {
+    result->seen_in_other_queue +=
+        host->engine().counters().value(EngineDrop::kSeenInOtherQueue);
+  }
+  result->linear_bytes = client.linear_bytes() + server.linear_bytes();
+  result->client_tcp = client.tcp_sums();
+  result->server_tcp = server.tcp_sums();
+  result->client = client.nic_stats();
+  result->server = server.nic_stats();
+}
+
 }  // namespace
 
 EngineSimResult RunEngineSim(const EngineSimSetup& setup) {
@@ -135,22 +152,16 @@ EngineSimResult RunEngineSim(const EngineSimSetup& setup) {
     if (clock.Now() - start > 600_s) failure = "does not come to an end";
     if (failure.empty()) clock.Set(next);
   }
+  result.took = clock.Now() - start;
   if (!failure.empty()) {
     result.failure = "seed " + std::to_string(setup.seed) + " at " +
-                     std::to_string((clock.Now() - start).microseconds()) +
+                     std::to_string(result.took.microseconds()) +
                      " us: " + failure + "\n  " + client.ToString() + "\n  " +
                      server.ToString() + "\n  up: " + up.StatsString() +
                      "\n  down: " + down.StatsString();
   }
-  result.took = clock.Now() - start;
   clock.is_over = true;
-  result.text_dropped_at_reserve =
-      server.engine().counters().value(EngineEvent::kTextDroppedAtReserve);
-  result.linear_bytes = client.linear_bytes() + server.linear_bytes();
-  result.client_tcp = client.tcp_sums();
-  result.server_tcp = server.tcp_sums();
-  result.client = client.nic_stats();
-  result.server = server.nic_stats();
+  FillResult(client, server, &result);
   return result;
 }
 

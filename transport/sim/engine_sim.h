@@ -23,11 +23,13 @@ struct EngineSimSetup {
   uint64_t server_bytes = 60'000;
   uint32_t max_send = 20'000;  // Bytes of one send, at most.
   bool timestamps = true;
+  bool sack = true;
   bool nodelay = false;
   uint32_t max_tso_payload = 0;
   Duration gather_delay;
   Duration rule_delay;
   double rule_refusals = 0;
+  Duration move_time;  // SimPacketIo::Options.
   uint32_t host_slots = 256;
   uint32_t device_slots = 256;
   Duration token_delay;
@@ -54,6 +56,7 @@ struct EngineSimResult {
   uint64_t linear_bytes = 0;
   // Of the server's engine.
   uint64_t text_dropped_at_reserve = 0;
+  uint64_t seen_in_other_queue = 0;  // Of both engines.
   SimPacketIo::Stats client, server;
   // With counts_sack: blocks in frames that arrived, and what the streams of
   // that host counted.

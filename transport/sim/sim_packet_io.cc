@@ -251,6 +251,33 @@ void SimPacketIo::Arrive(const SimFrame& frame) {
     checksum_ok = false;
   }
   Land(*queue, frame, parsed, checksum_ok);
+  if (options_.move_time > Duration()) {
+    LandCopy(*queue, frame, parsed, checksum_ok);
+  }
+}
+
+// Around a move: on the control queue what has just got a rule, on the data
+// queue what has just lost it.
+void SimPacketIo::LandCopy(const Queue& first, const SimFrame& frame,
+                           const ParsedFrame& parsed, bool checksum_ok) {
+  const Instant since = clock_.Now() - options_.move_time;
+  const auto is_of = [&](const Rule& rule) {
+    return rule.match.kind == FlowMatch::Kind::kConnection &&
+           Matches(rule.match, parsed);
+  };
+  for (const Rule& rule : rules_) {
+    if (rule.to == first.id && rule.due > since && is_of(rule)) {
+      ++stats_.copies;
+      Land(*queues_[0], frame, parsed, checksum_ok);
+    }
+  }
+  std::erase_if(gone_, [&](const Rule& r) { return r.removed <= since; });
+  for (const Rule& rule : gone_) {
+    if (first.id == kControlQueue && is_of(rule)) {
+      ++stats_.copies;
+      Land(*queues_[static_cast<size_t>(rule.to)], frame, parsed, checksum_ok);
+    }
+  }
 }
 
 bool SimPacketIo::Matches(const FlowMatch& match, const ParsedFrame& parsed) {
@@ -403,6 +430,14 @@ RuleId SimPacketIo::AddRule(const FlowMatch& match, QueueId to) {
 }
 
 void SimPacketIo::RemoveRule(RuleId id) {
+  for (const Rule& rule : rules_) {
+    if (rule.id != id || rule.match.kind != FlowMatch::Kind::kConnection ||
+        clock_.Now() < rule.due || options_.move_time == Duration()) {
+      continue;
+    }
+    gone_.push_back(rule);
+    gone_.back().removed = clock_.Now();
+  }
   std::erase_if(rules_, [id](const Rule& rule) { return rule.id == id; });
 }
 

@@ -43,6 +43,9 @@ class SimPacketIo final : public PacketIo {
     Duration rule_delay;         // From AddRule to its answer, at most.
     uint32_t max_rules = 65536;  // More are refused with ENOMEM.
     double rule_refusals = 0;    // Probability of ENOMEM, for connections'.
+    // So long after a connection's rule came in or went, its frames are
+    // delivered to both queues.
+    Duration move_time;
     uint64_t seed = 1;
   };
 
@@ -54,6 +57,7 @@ class SimPacketIo final : public PacketIo {
     uint64_t rx_too_long = 0;  // For header and payload slot together.
     uint64_t rx_bad_checksum = 0;
     uint64_t data_queue_frames = 0;
+    uint64_t copies = 0;                 // To a second queue, around a move.
     uint64_t control_payload_bytes = 0;  // TCP payload landed in host memory.
     uint64_t tx_frames = 0;              // After TSO.
     uint64_t tso_sends = 0;
@@ -127,6 +131,7 @@ class SimPacketIo final : public PacketIo {
     Instant due;
     bool is_answered = false;
     int error = 0;
+    Instant removed = Instant::Never();
   };
   struct Send {
     TxFrame frame;
@@ -148,6 +153,8 @@ class SimPacketIo final : public PacketIo {
   void RunRx(Instant now);
   void Arrive(const SimFrame& frame);
   Queue* Steer(const SimFrame& frame, ParseResult kind, const ParsedFrame& p);
+  void LandCopy(const Queue& first, const SimFrame& frame,
+                const ParsedFrame& parsed, bool checksum_ok);
   void Land(Queue& queue, const SimFrame& frame, const ParsedFrame& parsed,
             bool checksum_ok);
   static bool Matches(const FlowMatch& match, const ParsedFrame& parsed);
@@ -161,6 +168,7 @@ class SimPacketIo final : public PacketIo {
   std::vector<Region> regions_;
   std::vector<std::unique_ptr<Queue>> queues_;  // By QueueId; 0 is control.
   std::vector<Rule> rules_;
+  std::vector<Rule> gone_;  // Connections', removed less than move_time ago.
   uint32_t next_rule_ = 1;
 
   std::vector<std::byte> tx_headers_;  // tx_depth of them.

@@ -16,6 +16,7 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
     if (tcb_.sack_permitted && seg.options.sack_block_count > 0) {
       AckNews news = NewsOf(seg, now);
       OnDisturbedAck(seg, &news, now);
+      if (news.arrival.newest) TakeRateSample(news, now);
     }
     return AckResult::kOld;
   }
@@ -40,8 +41,21 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
     duplicate_ack_bytes_ = 0;
     GrowWindow(news, news.advance, now);
   }
+  if (news.arrival.newest && !news.acks_syn) TakeRateSample(news, now);
   UpdateSndWnd(seg, is_advance);
   return AckResult::kUseful;
+}
+
+inline void Connection::TakeRateSample(const AckNews& news, Instant now) {
+  const uint32_t bytes =
+      news.delivered > 0 ? news.delivered : static_cast<uint32_t>(news.advance);
+  if (news.has_ece) counts_.delivered_ce += news.arrival.segments;
+  RateSample sample =
+      rate_.OnDelivered(now, bytes, news.arrival.newest, rtt_.rtt_min());
+  sample.rtt = news.rtt;
+  sample.newly_lost = news.lost;
+  sample.pipe = pipe();
+  congestion_->OnRateSample(sample);
 }
 
 inline Connection::AckNews Connection::NewsOf(const Segment& seg,
@@ -195,6 +209,7 @@ void Connection::OnEce(uint32_t flight_before, Instant now) {
     pacer_.HoldUntil(now + rtt_.rto());
   }
   congestion_->OnEce(flight_before, now);
+  cwr_end_ = tcb_.snd_nxt;
   ++counts_.ecn_reductions;
 }
 

@@ -54,8 +54,11 @@ Verdict Connection::ArriveInSynSent(const Segment& seg, Instant now) {
 void Connection::EnterEstablished(Instant now) {
   DCHECK_EQ(state_, State::kEstablished);
   if (syn_was_retransmitted_) rtt_.OnSynRetransmitted();
+  LeaveRtoRecovery(now);
   quick_acks_left_ = kQuickAcks;
   last_send_ = last_arrival_ = now;
+  tuner_.Start(now, tcb_.rcv_nxt, window_.rcv_wnd(tcb_.rcv_nxt),
+               rtt_.srtt().value_or(Duration()));
   Raise(Event::Kind::kConnected);
   SetKeepAlive(options_.keepalive, now);
   // A CLOSE given before this takes effect now. RFC 9293 3.10.4.

@@ -242,7 +242,7 @@ Verdict Connection::ArriveFromSixthStep(const Segment& seg, Instant now) {
 }
 
 // RCV.UP <- max(RCV.UP, SEG.UP), and the user is told. The pointer names the
-// octet behind the urgent ones: MUST-62, RFC 6093 3.1.
+// octet behind the urgent ones: MUST-62, RFC 6093 4.
 void Connection::ArriveUrgent(const Segment& seg) {
   if (!CanReceiveText(state_)) return;
   const SeqNum up = seg.text_seq() + seg.urgent_pointer;

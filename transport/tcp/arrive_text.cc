@@ -74,8 +74,24 @@ DropReason Connection::ArriveText(const Segment& seg, Instant now) {
   NoteFullSegment(seg.payload_bytes);
   NoteTextArrival(now);
   ++counts_.data_segments_in;
-  return text.seq == tcb_.rcv_nxt ? TakeInOrder(text, now)
-                                  : TakeOutOfOrder(text);
+  if (text.seq != tcb_.rcv_nxt) return TakeOutOfOrder(text);
+  const DropReason taken = TakeInOrder(text, now);
+  TuneWindow(seg, now);
+  return taken;
+}
+
+void Connection::EndTuningRound(const Segment& seg, Instant now) {
+  WindowTuner::Round round{.now = now,
+                           .rcv_nxt = tcb_.rcv_nxt,
+                           .rcv_wnd = window_.rcv_wnd(tcb_.rcv_nxt),
+                           .has_timestamps = tcb_.snd_ts_ok};
+  // Before less than a full segment the peer may have waited for more to send.
+  if (tcb_.snd_ts_ok && seg.options.timestamps &&
+      seg.payload_bytes >= rcv_mss_) {
+    const uint32_t ms = TicksAt(seg.arrival) - seg.options.timestamps->ecr;
+    if (ms <= INT32_MAX) round.echo_ms = ms;
+  }
+  if (tuner_.EndRound(round)) window_.SetTunedBytes(tuner_.window_bytes());
 }
 
 DropReason Connection::TakeInOrder(Text text, Instant now) {
@@ -154,6 +170,7 @@ void Connection::DiscardReceived() {
     sink_.Discard(ready_.front());
     ready_.PopFront();
   }
+  window_.OnRead(readable_bytes_);
   readable_bytes_ = 0;
   front_is_split_ = false;  // Of a front that is gone.
   reassembly_.Clear();

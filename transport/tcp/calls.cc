@@ -18,6 +18,11 @@ void Connection::HoldHandshake(bool is_held) {
 
 uint64_t Connection::Send(uint64_t bytes) {
   if (close_requested_ || state_ == State::kClosed) return 0;
+  // Linux's tcp_rate_check_app_limited(): up to now nothing held text back.
+  if (unsent_bytes() < smss_ && retransmit_queue_.lost_bytes() == 0 &&
+      pipe() < congestion_->cwnd()) {
+    rate_.OnAppLimited(pipe());
+  }
   uint64_t used = queued_offset_ - acked_offset_;
   uint64_t room = options_.send_queue_limit_bytes -
                   std::min(used, options_.send_queue_limit_bytes);
@@ -44,6 +49,12 @@ size_t Connection::Receive(std::span<Frag> out, uint64_t max_bytes) {
     }
     max_bytes -= taken.length;
     readable_bytes_ -= taken.length;
+    window_.OnRead(taken.length);
+    tuner_.OnRead(taken.length);
+  }
+  if (count > 0 && CanReceiveText(state_) &&
+      window_.IsUpdateDue(tcb_.rcv_nxt)) {
+    ack_is_due_ = true;
   }
   return count;
 }
@@ -53,6 +64,14 @@ void Connection::OnReleased(uint64_t bytes, uint32_t slots) {
   if (CanReceiveText(state_) && window_.IsUpdateDue(tcb_.rcv_nxt)) {
     ack_is_due_ = true;
   }
+}
+
+bool Connection::GiveUpOutOfOrder() {
+  if (reassembly_.empty()) return false;
+  reassembly_.GiveUpHighest();
+  ++counts_.given_up_frags;
+  UpdatePrediction();
+  return true;
 }
 
 void Connection::SetReceiveLimits(const ReceiveLimits& limits) {

@@ -8,8 +8,8 @@
 // connection spreads the way down to ssthresh by PRR (prr.h).
 //
 // A new algorithm is a file beside this one and a row in congestion.cc. One
-// that models the path (BBR) overrides pacing_rate(), and has Ack to get its
-// samples by: what such a sample needs is added there, once, for all.
+// that models the path (BBR) overrides pacing_rate(), and has OnRateSample() to
+// get its samples by.
 //
 // Source:   RFC 5681; terms as there. Implementations stand beside this file.
 // Threads:  none of its own; belongs to one Connection.
@@ -24,6 +24,7 @@
 #include <string_view>
 
 #include "base/time.h"
+#include "transport/tcp/delivery_rate.h"
 
 namespace devwire {
 
@@ -74,6 +75,9 @@ class CongestionControl {
   // had only been late. Back to the state before it, as far as that sends no
   // burst. RFC 4015 3.1 (9), RFC 9438 4.9.
   virtual void OnUndo(uint32_t flight_size, Instant now);
+  // An ACK delivered something, in recovery or not; after the calls above that
+  // it gave rise to.
+  virtual void OnRateSample(const RateSample& /*sample*/) {}
   // Text is sent after a pause of `idle`, longer than `rto`. RFC 5681 4.1.
   virtual void OnIdle(Duration idle, Duration rto);
 

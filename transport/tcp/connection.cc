@@ -15,7 +15,9 @@ Connection::Connection(const Options& options, FragSink& sink)
                .slot_bytes = options.slot_bytes,
                .slot_reserve = options.slot_reserve,
                .mss = options.mss,
-               .use_scaling = options.use_window_scale}),
+               .use_scaling = options.use_window_scale,
+               .tuned_bytes = options.receive_initial_bytes}),
+      tuner_(options.receive_initial_bytes, options.mss),
       ready_(options.max_slot_quota),
       reassembly_(options.max_slot_quota, sink),
       retransmit_queue_(options.max_segments_in_flight),
@@ -123,6 +125,7 @@ inline Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
   if (seg.text_count > 1) [[unlikely]]
     Deliver(seg.text[1]);
   NoteFullSegment(seg.payload_bytes);
+  TuneWindow(seg, now);
   ScheduleAck(now);
   return Verdict::kAccepted;
 }
@@ -150,6 +153,21 @@ std::optional<Event> Connection::PollEvent() {
   return Event{static_cast<Event::Kind>(lowest)};
 }
 
+// What is in flight, in segments, as Linux counts it.
+void Connection::FillFlight(Stats* s) const {
+  const RetransmitQueue& queue = retransmit_queue_;
+  s->in_flight = static_cast<uint32_t>(queue.size());
+  s->sacked = tcb_.sack_permitted ? queue.sacked_segments()
+                                  : duplicate_ack_bytes_ / smss_;
+  s->sent_again = queue.segments_in_flight_again();
+  for (size_t i = 0; i < queue.size(); ++i) {
+    s->lost += queue[i].is_lost ? 1 : 0;
+  }
+  // A probe is sent again, and not because it is thought lost.
+  if (recovery_ != Recovery::kOpen) s->lost += s->sent_again;
+  s->delivered_segments = counts_.segments_acked + s->sacked;
+}
+
 Connection::Stats Connection::stats() const {
   Stats s = counts_;
   s.bytes_acked = acked_offset_;
@@ -165,6 +183,7 @@ Connection::Stats Connection::stats() const {
   s.smss = smss_;
   s.snd_wnd = tcb_.snd_wnd;
   s.rcv_wnd = window_.rcv_wnd(tcb_.rcv_nxt);
+  s.rcv_ssthresh = window_.budget();
   s.snd_wind_shift = tcb_.snd_wind_shift;
   s.rcv_wind_shift = window_.shift();
   s.timestamps = tcb_.snd_ts_ok;
@@ -177,17 +196,19 @@ Connection::Stats Connection::stats() const {
   s.held_bytes = window_.held_bytes();
   s.held_slots = window_.held_slots();
   using CaState = Stats::CaState;
-  s.ca_state = recovery_ == Recovery::kLoss           ? CaState::kLoss
-               : recovery_ == Recovery::kFastRecovery ? CaState::kRecovery
-               : duplicate_acks_ > 0                  ? CaState::kDisorder
-                                                      : CaState::kOpen;
+  s.ca_state = recovery_ == Recovery::kLoss                 ? CaState::kLoss
+               : recovery_ == Recovery::kFastRecovery       ? CaState::kRecovery
+               : cwr_end_ && SeqLt(tcb_.snd_una, *cwr_end_) ? CaState::kCwr
+               : duplicate_acks_ > 0 || retransmit_queue_.sacked_segments() > 0
+                   ? CaState::kDisorder
+                   : CaState::kOpen;
   s.retries = retries_;
   s.probes = persist_backoffs_;
-  s.in_flight = static_cast<uint32_t>(retransmit_queue_.size());
-  for (size_t i = 0; i < retransmit_queue_.size(); ++i) {
-    s.lost += retransmit_queue_[i].is_lost ? 1 : 0;
-    s.sent_again += retransmit_queue_[i].was_retransmitted ? 1 : 0;
-  }
+  FillFlight(&s);
+  s.rto_since = rto_since_.value_or(Instant());
+  s.delivery_rate = rate_.latest().bytes_per_second();
+  s.delivery_rate_is_app_limited = rate_.latest().is_app_limited;
+  s.ect_was_seen = ecn_.has_seen_ect();
   s.last_text_sent = last_send_;
   s.last_text_taken = last_text_arrival_;
   s.last_ack_arrival = last_arrival_;
@@ -195,6 +216,8 @@ Connection::Stats Connection::stats() const {
   s.window_scale = peer_scales_;
   s.advmss = options_.mss;
   s.rcv_mss = rcv_mss_;
+  s.rcv_rtt = tuner_.rtt();
+  s.rcv_space = tuner_.space();
   return s;
 }
 

@@ -40,11 +40,13 @@
 #include "transport/seq.h"
 #include "transport/tcp/challenge_budget.h"
 #include "transport/tcp/congestion.h"
-#include "transport/tcp/connection_io.h"
+#include "transport/tcp/connection_options.h"
 #include "transport/tcp/connection_stats.h"
+#include "transport/tcp/delivery_rate.h"
 #include "transport/tcp/drop_reason.h"
 #include "transport/tcp/ecn.h"
 #include "transport/tcp/error.h"
+#include "transport/tcp/event.h"
 #include "transport/tcp/keepalive.h"
 #include "transport/tcp/mss.h"
 #include "transport/tcp/newreno.h"
@@ -57,64 +59,18 @@
 #include "transport/tcp/rtt.h"
 #include "transport/tcp/sack_scoreboard.h"
 #include "transport/tcp/segment.h"
+#include "transport/tcp/send_source.h"
 #include "transport/tcp/state.h"
 #include "transport/tcp/tcb.h"
 #include "transport/tcp/timers.h"
 #include "transport/tcp/undo.h"
+#include "transport/tcp/window_tuner.h"
 
 namespace devwire {
 
 class Connection {
  public:
-  struct Options {
-    // Ours to announce: IP MTU less 40 (IPv4) or 60 (IPv6). RFC 6691.
-    uint16_t mss = 1460;
-    // The peer's, when its SYN does not say: 1220 over IPv6. MUST-15.
-    uint16_t default_mss = 536;
-    // What the path is known to carry, counted in the same way.
-    uint16_t path_mss = UINT16_MAX;
-    bool use_timestamps = true;
-    bool use_window_scale = true;
-    bool use_sack = true;
-    bool nodelay = false;    // Nagle off. RFC 9293 3.7.4.
-    SeqNum iss;              // RFC 6528: from the engine, per connection.
-    uint32_t ts_offset = 0;  // Added to our millisecond ticks. RFC 7323 7.1.
-
-    RttEstimator::Options rtt;
-    Duration delayed_ack_time = 40_ms;  // Below 500 ms: RFC 9293 MUST-40.
-    Duration time_wait = 60_s;          // 2 MSL; Linux's.
-    Duration fin_wait_2 = 60_s;         // With reading shut down; Linux's.
-    Duration cork_time = 200_ms;        // A corked tail waits so long; Linux's.
-    // 247 s of SYNs. Linux's 6 are 127 s, and MUST-23 asks for three minutes.
-    int syn_retries = 7;
-    int synack_retries = 5;  // Linux's tcp_synack_retries.
-    int data_retries = 15;   // R2; Linux's tcp_retries2.
-    int orphan_retries = 8;  // R2 once nobody holds it; Linux's value for 0.
-    std::optional<Duration> user_timeout;  // RFC 5482. Empty: data_retries.
-    std::optional<KeepAlive::Options> keepalive;  // Empty: off. MUST-25.
-    Duration challenge_ack_interval = 500_ms;     // RFC 5961 7: 10 in 5 s.
-    // Shared by the connections of an engine, which outlives them; null: none.
-    ChallengeBudget* challenge_budget = nullptr;
-    // How often a path that is narrower than it should be is tried again with
-    // all that it might carry. RFC 4821 7.6.3; Linux's tcp_probe_interval.
-    Duration path_search_time = 600_s;
-    CongestionFactory congestion = &NewNewReno;
-    // IW, RFC 6928 2; empty: its ten segments or about 14,600 bytes.
-    std::optional<uint32_t> initial_window_segments;
-    EcnMode ecn = EcnMode::kWhenAsked;  // Linux's tcp_ecn.
-    bool use_pacing = false;
-
-    // The receive window. max_slot_quota sizes the rings: SetReceiveLimits
-    // cannot go above it.
-    ReceiveLimits receive{.byte_budget = 1 << 20, .slot_quota = 512};
-    uint32_t max_slot_quota = 512;
-    uint32_t slot_bytes = 2048;
-    uint32_t slot_reserve = 1;
-
-    uint64_t send_queue_limit_bytes = 1 << 20;  // Queued and unacknowledged.
-    uint32_t max_segments_in_flight = 1024;
-  };
-
+  using Options = ConnectionOptions;
   using Stats = ConnectionStats;
 
   Connection(const Options& options, FragSink& sink);
@@ -172,6 +128,9 @@ class Connection {
   // The quota changed because other streams of the pool came or went.
   // slot_quota is cut to max_slot_quota.
   void SetReceiveLimits(const ReceiveLimits& limits);
+  // Its slots are wanted for text in order: gives up the highest frag that came
+  // out of order. False: there is none. RFC 2018 8 allows it.
+  bool GiveUpOutOfOrder();
 
   // CLOSE: no more Send; a FIN follows what was queued. Reading goes on.
   void Close(Instant now);
@@ -223,7 +182,7 @@ class Connection {
   uint64_t readable_bytes() const { return readable_bytes_; }
   size_t readable_frags() const { return ready_.size(); }
   // Of the bytes to be received next, those up to the end of urgent data, come
-  // in or not. RFC 9293 MUST-33. Urgent data is read in line, RFC 6093 4.
+  // in or not. RFC 9293 MUST-33. Urgent data is read in line, RFC 6093 2.1.
   uint64_t urgent_bytes() const {
     const uint64_t taken = counts_.bytes_received - readable_bytes_;
     return urgent_end_ > taken ? urgent_end_ - taken : 0;
@@ -235,6 +194,7 @@ class Connection {
     return state_ == State::kClosed && !reset_owed_.has_value();
   }
   Stats stats() const;
+  uint32_t cwnd() const { return congestion_->cwnd(); }  // Bytes.
   const char* congestion_name() const { return congestion_->name(); }
   const Tcb& tcb() const { return tcb_; }
   // CHECKs every stated invariant. O(frags and segments held); tests.
@@ -271,6 +231,8 @@ class Connection {
   bool IsPredicted(const Segment& seg) const;
   Verdict ArrivePredicted(const Segment& seg, Instant now);
   Verdict ArriveUnpredicted(const Segment& seg, Instant now);
+
+  void FillFlight(Stats* s) const;
 
   // invariants.cc
   void CheckSendInvariants() const;
@@ -321,6 +283,7 @@ class Connection {
   AckNews NewsOf(const Segment& seg, Instant now) const;
   bool IsDuplicateAck(const Segment& seg) const;
   void OnEce(uint32_t flight_before, Instant now);
+  void TakeRateSample(const AckNews& news, Instant now);
   void GrowWindow(const AckNews& news, uint32_t bytes, Instant now);
   void ForgetLongAgo();
   std::optional<Duration> RttSample(const RetransmitQueue::Acked& acked,
@@ -346,7 +309,10 @@ class Connection {
   void EnterLossRecovery(Instant now);
   void ContinueLossRecovery(const AckNews& news, Instant now);
   void StepFRto(const AckNews& news, Instant now);
-  void NoteRetransmitted(uint32_t bytes, Instant now);
+  RateMark NoteRetransmitted(uint32_t bytes, Instant now);
+  void NoteReordering(SeqNum overtaken);
+  void NoteDsack(const SackBlock& dsack);
+  void LeaveRtoRecovery(Instant now);
 
   // arrive_text.cc: the seventh step.
   DropReason ArriveText(const Segment& seg, Instant now);
@@ -356,6 +322,8 @@ class Connection {
   void Deliver(const Frag& frag);
   void ScheduleAck(Instant now);
   void NoteTextArrival(Instant now);
+  void TuneWindow(const Segment& seg, Instant now);
+  void EndTuningRound(const Segment& seg, Instant now);
   void NoteFullSegment(uint32_t payload_bytes) {
     if (payload_bytes > rcv_mss_) [[unlikely]] {
       rcv_mss_ =
@@ -407,7 +375,8 @@ class Connection {
   bool PollLost(Instant now, const TxLimits& limits, TxSegment* out);
   size_t JoinLost(const TxLimits& limits, SentSegment* lost) const;
   bool PollProbe(Instant now, const TxLimits& limits, TxSegment* out);
-  void FillRetransmission(const SentSegment& sent, Instant now, TxSegment* out);
+  RateMark FillRetransmission(const SentSegment& sent, Instant now,
+                              TxSegment* out);
   void FillNewText(uint32_t bytes, bool with_fin, Instant now, TxSegment* out);
   bool PollNewText(Instant now, const TxLimits& limits, TxSegment* out);
   bool PollWindowProbe(Instant now, TxSegment* out);
@@ -499,6 +468,7 @@ class Connection {
   uint64_t readable_bytes_ = 0;
   TimerTable timers_;
   ReceiveWindow window_;
+  WindowTuner tuner_;
   Ring<Frag> ready_;
   Reassembly reassembly_;
   RetransmitQueue retransmit_queue_;
@@ -508,6 +478,7 @@ class Connection {
   EcnState ecn_;
   Pacer pacer_;
   RttEstimator rtt_;
+  DeliveryRate rate_;
   Instant last_send_;  // Of text, for RFC 5681 4.1.
   Instant last_text_arrival_;
   Instant last_arrival_;  // Of an acceptable ACK: what keep-alives wait for.
@@ -518,7 +489,9 @@ class Connection {
   Prr prr_;
   Undo undo_;
   FRto frto_ = FRto::kOff;
-  SeqNum frto_end_;  // Of what the timeout sent again.
+  SeqNum frto_end_;                   // Of what the timeout sent again.
+  std::optional<SeqNum> cwr_end_;     // SND.NXT when a mark made cwnd smaller.
+  std::optional<Instant> rto_since_;  // Of the timeout not yet recovered from.
 
   // -- touched rarely --------------------------------------------------------
   std::optional<OwedReset> reset_owed_;
@@ -564,6 +537,12 @@ inline void Connection::Deliver(const Frag& frag) {
 inline void Connection::NoteTextArrival(Instant now) {
   if (now - last_text_arrival_ > rtt_.rto()) quick_acks_left_ = kQuickAcks;
   last_text_arrival_ = now;
+}
+
+// Text came in order: may the window grow?
+inline void Connection::TuneWindow(const Segment& seg, Instant now) {
+  if (tuner_.IsRoundOver(now)) [[unlikely]]
+    EndTuningRound(seg, now);
 }
 
 // In-order text came: acknowledge now, or with the next one, or by the timer.

@@ -22,9 +22,15 @@ struct ConnectionStats {
   uint64_t sack_blocks_refused = 0;  // Neither in flight nor a DSACK.
   uint64_t sack_blocks_out = 0;
   uint64_t dsacks_in = 0;
+  uint64_t dsack_segments = 0;  // That these say came twice.
+  uint32_t reordering = 3;      // Segments by which one was overtaken, at most.
+  uint64_t reorderings_seen = 0;
   uint64_t reneged = 0;  // Times that the peer threw away what it SACKed.
   uint64_t fast_recoveries = 0;
   uint64_t timeouts = 0;
+  uint64_t rto_recoveries = 0;  // Timeouts that followed no other.
+  Duration rto_time;            // From such a one to the end of its recovery.
+  Instant rto_since;            // Of one that is not over; zero: none.
   uint64_t tlp_probes = 0;
   uint64_t tlp_repairs = 0;          // Losses that a probe repaired.
   uint64_t spurious_recoveries = 0;  // Undone, timeouts included.
@@ -45,23 +51,31 @@ struct ConnectionStats {
   uint64_t acks_without_data_out = 0;
   uint64_t data_segments_in = 0;
   uint64_t data_segments_out = 0;
-  uint64_t segments_acked = 0;
+  uint64_t segments_acked = 0;      // SYN and FIN count.
+  uint64_t delivered_segments = 0;  // Acknowledged, or SACKed.
+  uint64_t delivered_ce = 0;        // Of them, by ACKs with ECE.
+  uint64_t delivery_rate = 0;       // Bytes per second; 0: no sample yet.
+  bool delivery_rate_is_app_limited = true;
+  bool ect_was_seen = false;  // From the peer.
   // What recovery is at; in the order of Linux's tcp_ca_state.
   enum class CaState : uint8_t { kOpen, kDisorder, kCwr, kRecovery, kLoss };
   CaState ca_state = CaState::kOpen;
   uint8_t retries = 0;      // Timeouts in a row, without an answer.
   uint8_t probes = 0;       // Of a closed window, likewise.
   uint32_t in_flight = 0;   // Segments, of which
-  uint32_t lost = 0;        // thought lost and not sent again, and
-  uint32_t sent_again = 0;  // sent again.
+  uint32_t sacked = 0;      // SACKed, or told by duplicate ACKs,
+  uint32_t lost = 0;        // thought lost, also where sent again since, and
+  uint32_t sent_again = 0;  // sent again, and neither SACKed nor lost again.
   Instant last_text_sent;   // Of ESTABLISHED, when there was none.
   Instant last_text_taken;  // In or out of order; zero: never.
   Instant last_ack_arrival;
   Duration delayed_ack_time;
   bool window_scale = false;
-  uint16_t advmss = 0;   // What our SYN announced.
-  uint32_t rcv_mss = 0;  // Of full segments in, as estimated.
-  Duration srtt;         // Zero before a sample.
+  uint16_t advmss = 0;     // What our SYN announced.
+  Duration rcv_rtt;        // As the receiver sees it; zero before a sample.
+  uint64_t rcv_space = 0;  // Bytes read in a round of WindowTuner's.
+  uint32_t rcv_mss = 0;    // Of full segments in, as estimated.
+  Duration srtt;           // Zero before a sample.
   Duration rttvar;
   Duration rtt_min;  // Zero before a sample.
   Duration rto;
@@ -72,6 +86,7 @@ struct ConnectionStats {
   uint32_t smss = 0;         // Payload of a full segment out.
   uint32_t snd_wnd = 0;
   uint32_t rcv_wnd = 0;
+  uint64_t rcv_ssthresh = 0;  // Bytes that it may grow to, as it is used now.
   uint8_t snd_wind_shift = 0;
   uint8_t rcv_wind_shift = 0;
   bool timestamps = false;

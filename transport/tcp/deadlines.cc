@@ -89,7 +89,8 @@ int Connection::RetryLimit() const {
 void Connection::OnRetransmitTimer(Instant now) {
   DCHECK(!retransmit_queue_.empty());
   ++counts_.timeouts;
-  ++retries_;
+  if (retries_++ == 0) ++counts_.rto_recoveries;
+  if (!rto_since_) rto_since_ = now;
   const bool is_syn = retransmit_queue_.front().has_syn;
   if (retries_ > RetryLimit()) {
     EnterClosed(TcpError::kTimedOut);

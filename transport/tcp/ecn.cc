@@ -38,6 +38,7 @@ void EcnState::OnSynAck(uint8_t flags) {
 bool EcnState::OnText(uint8_t codepoint, uint8_t flags, SeqNum rcv_nxt,
                       SeqNum last_ack_sent) {
   if (!is_on_) return false;
+  has_seen_ect_ |= codepoint != kEcnNotEct;
   const bool is_marked = codepoint == kEcnCe;
   if (is_dctcp_) {
     if (is_marked == is_echoing_) return false;

@@ -56,8 +56,11 @@ class EcnState {
   // -- receiver, 6.1.3 -------------------------------------------------------
   // Whether OnText() would do anything for such a segment without CWR.
   bool IsNews(uint8_t codepoint) const {
-    return is_on_ && (codepoint == kEcnCe || (is_dctcp_ && is_echoing_));
+    return is_on_ && (codepoint == kEcnCe || (is_dctcp_ && is_echoing_) ||
+                      (codepoint != kEcnNotEct && !has_seen_ect_));
   }
+  // The peer has sent with an ECN-capable codepoint. For tcp_info.
+  bool has_seen_ect() const { return has_seen_ect_; }
   // Text inside the window came; what lies before it is received up to
   // `rcv_nxt` and acknowledged up to `last_ack_sent`. True: an ACK is due now,
   // because the sender should learn at once, or its window may be one segment.
@@ -95,6 +98,7 @@ class EcnState {
   EcnMode mode_;
   bool is_dctcp_;
   bool is_on_ = false;
+  bool has_seen_ect_ = false;
   bool sent_plain_syn_ = false;
   bool is_echoing_ = false;  // RFC 8257: DCTCP.CE.
   uint8_t prior_ack_count_ = 0;

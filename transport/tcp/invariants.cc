@@ -44,6 +44,7 @@ void Connection::CheckReceiveInvariants() const {
     readable += ready_[i].length;
   }
   CHECK_EQ(readable, readable_bytes_);
+  CHECK_EQ(readable_bytes_, window_.unread_bytes());
   CHECK_LE(readable_bytes_, window_.held_bytes());
   CHECK_LE(ready_.size(), window_.held_slots());
   CHECK(SeqLe(tcb_.last_ack_sent, tcb_.rcv_nxt));

@@ -145,8 +145,7 @@ bool Connection::PollSyn(Instant now, TxSegment* out) {
     RecordSent(tcb_.iss, 0, kSyn, now);
   } else {
     out->retransmission = true;
-    NoteRetransmitted(0, now);
-    retransmit_queue_.OnRetransmitted(now);
+    retransmit_queue_.OnRetransmitted(now, 1, NoteRetransmitted(0, now));
   }
   out->options.mss = options_.mss;
   if (is_answer) {  // Only what the peer offered too.
@@ -192,8 +191,8 @@ bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
   if (pipe() > 0 && lost.payload_bytes() > cwnd_room()) return false;
   size_t records = 1;
   if (lost.payload_bytes() < smss_) records = JoinLost(limits, &lost);
-  FillRetransmission(lost, now, out);
-  retransmit_queue_.OnRetransmitted(now, records);
+  const RateMark mark = FillRetransmission(lost, now, out);
+  retransmit_queue_.OnRetransmitted(now, records, mark);
   // What F-RTO must not take for text that was sent once.
   frto_end_ = SeqMax(frto_end_, lost.end());
   return true;
@@ -215,8 +214,8 @@ size_t Connection::JoinLost(const TxLimits& limits, SentSegment* lost) const {
   return records;
 }
 
-void Connection::FillRetransmission(const SentSegment& sent, Instant now,
-                                    TxSegment* out) {
+RateMark Connection::FillRetransmission(const SentSegment& sent, Instant now,
+                                        TxSegment* out) {
   const uint32_t payload = sent.payload_bytes();
   DCHECK_LE(payload, smss_);
   const uint64_t offset = OffsetOf(sent.text_seq());
@@ -229,11 +228,11 @@ void Connection::FillRetransmission(const SentSegment& sent, Instant now,
   out->stream_offset = offset;
   FillUrgent(out);
   out->retransmission = true;
-  NoteRetransmitted(sent.len, now);
   counts_.bytes_retransmitted += payload;
   counts_.bytes_sent += payload;
   counts_.data_segments_out += payload > 0 ? 1 : 0;
   last_send_ = now;
+  return NoteRetransmitted(sent.len, now);
 }
 
 // A tail loss probe: new text if there is some and the window allows it, else
@@ -255,8 +254,9 @@ bool Connection::PollProbe(Instant now, const TxLimits& limits,
     FillNewText(bytes, close_requested_ && bytes == unsent_bytes(), now, out);
     tlp_.OnProbeSent(tcb_.snd_nxt, false);
   } else {
-    FillRetransmission(retransmit_queue_.back(), now, out);
-    retransmit_queue_.OnLastRetransmitted(now);
+    const RateMark mark =
+        FillRetransmission(retransmit_queue_.back(), now, out);
+    retransmit_queue_.OnLastRetransmitted(now, mark);
     tlp_.OnProbeSent(tcb_.snd_nxt, true);
   }
   // Not another one before the RTO.
@@ -407,6 +407,7 @@ inline void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
   const bool has_fin = (flags & kFin) != 0;
   const bool has_syn = (flags & kSyn) != 0;
   const uint32_t sent_payload = payload;
+  const RateMark mark = rate_.OnSent(now, retransmit_queue_.empty());
   do {
     uint32_t bytes = std::min(payload, smss_);
     payload -= bytes;
@@ -415,7 +416,9 @@ inline void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
                      .len = bytes,
                      .xmit_ts = now,
                      .has_syn = has_syn,
-                     .has_fin = has_fin && payload == 0};
+                     .has_fin = has_fin && payload == 0,
+                     .is_app_limited = rate_.is_app_limited(),
+                     .mark = mark};
     sent.len += (sent.has_syn ? 1u : 0u) + (sent.has_fin ? 1u : 0u);
     retransmit_queue_.Append(sent);
     seq += sent.len;

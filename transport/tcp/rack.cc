@@ -23,6 +23,8 @@ void Rack::OnDelivered(const SentSegment& segment, Arrival* ack) {
     fack_ = segment.end();
   } else if (SeqLt(segment.end(), fack_) && !segment.was_retransmitted) {
     reordering_seen_ = true;
+    ack->overtaken =
+        ack->overtaken ? SeqMin(*ack->overtaken, segment.seq) : segment.seq;
   }
   // Step 2: of a segment sent twice, this may be the ACK of the first one.
   const Duration rtt = ack->now - segment.xmit_ts;

@@ -44,6 +44,17 @@ class Rack {
     Duration rtt_min;                 // RACK.min_RTT.
     // Of the segment sent last among those delivered by this ACK so far.
     Duration rtt = Duration::Max();
+    // The segment sent last itself, and how many there are.
+    std::optional<DeliveryRate::Newest> newest;
+    uint32_t segments = 0;
+    // The lowest that one sent later overtook: reordering.
+    std::optional<SeqNum> overtaken;
+
+    void Count(const SentSegment& segment) {
+      ++segments;
+      if (newest && segment.xmit_ts < newest->xmit_ts) return;
+      newest = {segment.mark, segment.xmit_ts, segment.is_app_limited};
+    }
   };
 
   // `fack`: everything before it is known to be delivered.

@@ -2,7 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
 #include "transport/tcp/trace.h"
+#include "transport/tcp/window_tuner.h"
 
 namespace devwire {
 namespace {
@@ -171,7 +176,7 @@ TEST(ReceiveTrace, SegmentWithoutAckIsDropped) {
   t.ExpectNoSlotsInUse();
 }
 
-// RFC 6093 4: urgent text is text. MUST-32, MUST-33: the user learns that
+// RFC 6093 2.1: urgent text is text. MUST-32, MUST-33: the user learns that
 // there is some, and how much is left.
 TEST(UrgentTrace, IsReadInLineAndItsEndIsTold) {
   Trace t = Trace::Established();
@@ -412,6 +417,157 @@ TEST(WindowTrace, TheMeasureFollowsThePeer) {
     edge = now;
   }
   EXPECT_GT(t.connection().stats().rcv_wnd, 8000u);
+}
+
+// -- the window follows its reader: WindowTuner -------------------------------
+
+// A peer that fills the window in every round trip of 10 ms, and a reader that
+// reads it or does not. Returns the window, in bytes, after each.
+std::vector<uint32_t> WindowsOver(int rounds, bool reads, bool timestamps) {
+  Trace::Setup setup{.timestamps = timestamps, .peer_scale = 7};
+  setup.options.receive_initial_bytes = 10'000;
+  setup.options.receive.slot_quota = setup.options.max_slot_quota = 2048;
+  Trace t = Trace::Established(setup);
+  std::vector<uint32_t> windows;
+  uint32_t next = 1;
+  for (int round = 1; round <= rounds; ++round) {
+    t.At(round * 10_ms);
+    const uint32_t segments = t.connection().stats().rcv_wnd / 1000;
+    const uint32_t sent_at = 1000 + static_cast<uint32_t>(round - 1) * 10;
+    for (uint32_t i = 0; i < segments; ++i, next += 1000) {
+      std::string text = ".  " + std::to_string(next) + ":" +
+                         std::to_string(next + 1000) + "(1000) ack 1";
+      if (timestamps) {
+        const std::string stamp = std::to_string(sent_at);
+        text += " <TS val " + stamp + " ecr " + stamp + ">";
+      }
+      t.In(text);
+    }
+    if (reads) {
+      t.Recv();
+      t.Release();
+    }
+    if (segments > 0) t.ExpectOneWithin(0_s);
+    windows.push_back(t.connection().stats().rcv_wnd);
+  }
+  return windows;
+}
+
+// It doubles at least, every second round, until all the budget is offered: the
+// clock of the timestamps takes 10 ms for 11.
+TEST(WindowTuningTrace, AReaderThatKeepsUpGetsAllItNeeds) {
+  for (const bool timestamps : {true, false}) {
+    SCOPED_TRACE(timestamps);
+    const std::vector<uint32_t> windows = WindowsOver(12, true, timestamps);
+    for (size_t i = 2; i + 2 < windows.size(); ++i) {
+      EXPECT_GE(windows[i + 2], std::min(2 * windows[i], 1'000'000u)) << i;
+    }
+    EXPECT_GE(windows.back(), 1'000'000u);
+    EXPECT_LE(windows.back(), 1'200'000u);
+  }
+}
+
+TEST(WindowTuningTrace, AReaderThatReadsNothingGetsNoMore) {
+  const std::vector<uint32_t> windows = WindowsOver(5, false, true);
+  for (const uint32_t wnd : windows) EXPECT_LT(wnd, 10'000u);
+}
+
+// A peer with little to say does not blow it up.
+TEST(WindowTuningTrace, ASlowPeerKeepsItSmall) {
+  Trace::Setup setup{.timestamps = true, .peer_scale = 7};
+  setup.options.receive_initial_bytes = 10'000;
+  Trace t = Trace::Established(setup);
+  for (uint32_t i = 0; i < 100; ++i) {
+    t.At(static_cast<int64_t>(i + 1) * 50_ms);
+    const std::string stamp = std::to_string(1000 + i * 50);
+    t.In("P. " + std::to_string(1 + 1000 * i) + ":" +
+         std::to_string(1001 + 1000 * i) + "(1000) ack 1 <TS val " + stamp +
+         " ecr " + stamp + ">");
+    t.Recv();
+    t.Release();
+    t.ExpectOneWithin(40_ms);
+  }
+  EXPECT_LE(t.connection().stats().rcv_wnd, 10'240u);
+}
+
+// A GPU that keeps what it was handed: the window is as large as the memory
+// allows, however long that takes.
+TEST(WindowTuningTrace, AReaderThatKeepsItsFragsMayHaveAllItsMemory) {
+  Trace::Setup setup{.timestamps = true, .peer_scale = 7};
+  setup.options.receive_initial_bytes = 10'000;
+  setup.options.receive = {.byte_budget = 100'000, .slot_quota = 512};
+  Trace t = Trace::Established(setup);
+  for (uint32_t i = 0; i < 100; ++i) {
+    t.At(static_cast<int64_t>(i + 1) * 50_ms);
+    ASSERT_GE(t.connection().stats().rcv_wnd, 1000u) << i;
+    t.In("P. " + std::to_string(1 + 1000 * i) + ":" +
+         std::to_string(1001 + 1000 * i) + "(1000) ack 1");
+    EXPECT_EQ(t.Recv().size(), 1u);
+    t.ExpectOneWithin(40_ms);
+  }
+  EXPECT_LT(t.connection().stats().rcv_wnd, 1000u);
+  t.Release().OutCount(1);
+}
+
+TEST(WindowTuner, TwiceWhatWasReadAndMoreWhileItGrows) {
+  Instant now = Instant() + 1_s;
+  WindowTuner tuner(20'000, 1000);
+  tuner.Start(now, SeqNum(1), 20'000, 1_ms);
+  EXPECT_FALSE(tuner.IsRoundOver(now));
+  now = now + 1_ms;
+  ASSERT_TRUE(tuner.IsRoundOver(now));
+  tuner.OnRead(10'000);  // As much as is expected at first.
+  EXPECT_FALSE(tuner.EndRound({.now = now, .rcv_nxt = SeqNum(1)}));
+  now = now + 1_ms;
+  tuner.OnRead(20'000);
+  EXPECT_TRUE(tuner.EndRound({.now = now, .rcv_nxt = SeqNum(1)}));
+  EXPECT_EQ(tuner.space(), 20'000u);
+  // Twice that and 16 segments, and three times it for having doubled.
+  EXPECT_EQ(tuner.window_bytes(), 3u * 56'000);
+}
+
+TEST(WindowTuner, EchoesOfTimestampsMakeTheRound) {
+  const Instant now = Instant() + 1_s;
+  WindowTuner tuner(20'000, 1000);
+  tuner.Start(now, SeqNum(1), 20'000, Duration());
+  WindowTuner::Round round{.now = now, .has_timestamps = true};
+  EXPECT_FALSE(tuner.EndRound(round));
+  EXPECT_EQ(tuner.rtt(), Duration());
+  round.echo_ms = 79;  // In ticks, so up to 80 ms.
+  (void)tuner.EndRound(round);
+  EXPECT_EQ(tuner.rtt(), 80_ms);
+  round.echo_ms = 159;
+  (void)tuner.EndRound(round);
+  EXPECT_EQ(tuner.rtt(), 90_ms);
+  round.echo_ms = 10'000;  // The peer had nothing to say.
+  (void)tuner.EndRound(round);
+  EXPECT_LE(tuner.rtt(), 102_ms);
+  for (int i = 0; i < 100; ++i) {
+    round.echo_ms = 0;  // Less than the clock can tell.
+    (void)tuner.EndRound(round);
+  }
+  EXPECT_LE(tuner.rtt(), 2_ms);
+}
+
+// Without them a window of text is what a round trip is at most.
+TEST(WindowTuner, WithoutTimestampsAWindowOfText) {
+  Instant now = Instant() + 1_s;
+  WindowTuner tuner(20'000, 1000);
+  tuner.Start(now, SeqNum(1), 10'000, Duration());
+  now = now + 30_ms;
+  (void)tuner.EndRound(
+      {.now = now, .rcv_nxt = SeqNum(10'000), .rcv_wnd = 10'000});
+  EXPECT_EQ(tuner.rtt(), Duration());
+  (void)tuner.EndRound(
+      {.now = now, .rcv_nxt = SeqNum(10'001), .rcv_wnd = 10'000});
+  EXPECT_EQ(tuner.rtt(), 30_ms);
+  now = now + 40_ms;  // Longer says nothing; shorter does.
+  (void)tuner.EndRound(
+      {.now = now, .rcv_nxt = SeqNum(20'001), .rcv_wnd = 10'000});
+  EXPECT_EQ(tuner.rtt(), 30_ms);
+  now = now + 20_ms;
+  (void)tuner.EndRound({.now = now, .rcv_nxt = SeqNum(30'001)});
+  EXPECT_EQ(tuner.rtt(), 20_ms);
 }
 
 // One-byte segments against a full window: the promise proves wrong. Text in

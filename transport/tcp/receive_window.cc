@@ -17,6 +17,7 @@ constexpr uint32_t kFirstBytesPerSlot = 536;
 
 ReceiveWindow::ReceiveWindow(const Options& options)
     : limits_(options.limits),
+      tuned_bytes_(options.tuned_bytes),
       slot_reserve_(options.slot_reserve),
       full_segment_(std::min<uint32_t>(options.mss, options.slot_bytes)) {
   CHECK_GT(options.limits.byte_budget, 0u);
@@ -34,7 +35,7 @@ ReceiveWindow::ReceiveWindow(const Options& options)
 void ReceiveWindow::Precompute() {
   // RFC 9293 3.8.6.2.2: min(Fr * RCV.BUFF, Eff.snd.MSS), Fr = 1/2.
   worthwhile_bytes_ = static_cast<uint32_t>(
-      std::min<uint64_t>(full_segment_, (limits_.byte_budget + 1) / 2));
+      std::min<uint64_t>(full_segment_, (budget() + 1) / 2));
   least_offer_ = std::max(full_segment_, 1u << shift_);
   is_advertised_ = false;
 }
@@ -43,6 +44,10 @@ inline uint64_t ReceiveWindow::Allowed() const {
   if (held_slots_ >= limits_.slot_quota) return 0;
   if (held_bytes_ >= limits_.byte_budget) return 0;
   uint64_t bytes = limits_.byte_budget - held_bytes_;
+  if (tuned_bytes_ < limits_.byte_budget) {
+    if (unread_bytes_ >= tuned_bytes_) return 0;
+    bytes = std::min(bytes, tuned_bytes_ - unread_bytes_);
+  }
   // A free slot is worth a full segment at least: whatever the peer's habits,
   // one that reads gets on.
   uint64_t slots = std::max<uint64_t>(
@@ -66,7 +71,7 @@ uint16_t ReceiveWindow::AdvertiseAnew(SeqNum rcv_nxt, bool is_syn) {
   uint32_t field = wnd >> shift;
   const uint32_t rounding = (unit - (wnd & (unit - 1))) & (unit - 1);
   // The class comment says why rounding up must end.
-  if (rounded_bytes_ + rounding <= limits_.byte_budget / 8) {
+  if (rounded_bytes_ + rounding <= budget() / 8) {
     rounded_bytes_ += rounding;
     field = (wnd + rounding) >> shift;
   }

@@ -2,9 +2,11 @@
 //
 // Two limits, because memory comes in slots: a budget of bytes, and a quota of
 // slots times the bytes that this peer has been putting into a slot. What is
-// held (readable, or with the application) counts against both. The right edge
-// never moves left, so the measure can prove wrong; then there are no slots
-// for text inside the window, and the connection drops it unacknowledged.
+// held (readable, or with the application) counts against both. A third is what
+// this reader has use for (WindowTuner): what it has not read counts against
+// that. The right edge never moves left, so the measure can prove wrong; then
+// there are no slots for text inside the window, and the connection drops it
+// unacknowledged.
 //
 //   rcv_nxt                edge_            rcv_nxt + what the limits allow
 //     |---- RCV.WND --------|--- may be offered when worthwhile ---|
@@ -20,6 +22,7 @@
 #ifndef TRANSPORT_TCP_RECEIVE_WINDOW_H_
 #define TRANSPORT_TCP_RECEIVE_WINDOW_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "transport/seq.h"
@@ -39,9 +42,17 @@ class ReceiveWindow {
     uint32_t slot_reserve = 1;   // Slots that only in-order text may use.
     uint32_t mss = 1460;         // Ours: the largest text we can be sent.
     bool use_scaling = true;
+    uint64_t tuned_bytes = UINT64_MAX;  // To begin with; then SetTunedBytes().
   };
 
   explicit ReceiveWindow(const Options& options);
+
+  // No more than this is unread or offered, though the limits allow it. Grows
+  // only: WindowTuner.
+  void SetTunedBytes(uint64_t bytes) {
+    tuned_bytes_ = std::max(bytes, tuned_bytes_);
+    Precompute();
+  }
 
   // The smallest shift that lets the whole byte budget be offered, up to 14.
   uint8_t wanted_shift() const { return wanted_shift_; }
@@ -78,10 +89,17 @@ class ReceiveWindow {
   // In-order text became readable: it is held until released.
   void Hold(uint32_t bytes, uint32_t slots) {
     held_bytes_ += bytes;
+    unread_bytes_ += bytes;
     held_slots_ += slots;
+  }
+  // The application took so much of it.
+  void OnRead(uint64_t bytes) {
+    unread_bytes_ -= bytes;
+    if (tuned_bytes_ < limits_.byte_budget) is_advertised_ = false;
   }
   void Release(uint64_t bytes, uint32_t slots);
   uint64_t held_bytes() const { return held_bytes_; }
+  uint64_t unread_bytes() const { return unread_bytes_; }
   uint32_t held_slots() const { return held_slots_; }
 
   // Slots that text may still use, beside `out_of_order_slots` kept.
@@ -106,6 +124,10 @@ class ReceiveWindow {
     Precompute();
   }
   const ReceiveLimits& limits() const { return limits_; }
+  // Bytes unread and offered, at most, for now.
+  uint64_t budget() const {
+    return std::min(limits_.byte_budget, tuned_bytes_);
+  }
 
  private:
   // What the two limits allow beyond rcv_nxt.
@@ -114,7 +136,9 @@ class ReceiveWindow {
   void Precompute();
 
   ReceiveLimits limits_;
+  uint64_t tuned_bytes_;
   uint64_t held_bytes_ = 0;
+  uint64_t unread_bytes_ = 0;   // Of them.
   uint64_t rounded_bytes_ = 0;  // By rounding, since the edge last moved.
   uint32_t held_slots_ = 0;
   uint32_t bytes_per_slot_x8_;

@@ -33,6 +33,7 @@ void Connection::OnDisturbedAck(const Segment& seg, AckNews* news,
   CountDelivered(news);
   CheckProbe(news, now);
   if (IsSpurious(*news)) UndoRecovery(now);
+  if (news->arrival.overtaken) NoteReordering(*news->arrival.overtaken);
   DetectLoss(news, now);
   switch (recovery_) {
     case Recovery::kOpen: {
@@ -75,7 +76,7 @@ void Connection::TakeSackBlocks(const Segment& seg, AckNews* news) {
                          &retransmit_queue_, &rack_, &news->arrival);
   counts_.sack_blocks_refused += sack.refused_blocks;
   news->dsack = sack.dsack;
-  if (sack.dsack) ++counts_.dsacks_in;
+  if (sack.dsack) NoteDsack(*sack.dsack);
   if (sack.sacked_bytes > 0 && news->advance == 0) ++counts_.duplicate_acks_in;
 }
 
@@ -135,6 +136,7 @@ void Connection::UndoRecovery(Instant now) {
   ++counts_.spurious_recoveries;
   if (recovery_ != Recovery::kOpen) {
     recovery_ = Recovery::kOpen;
+    LeaveRtoRecovery(now);
     frto_ = FRto::kOff;
     retransmit_queue_.UnmarkLost();
     rack_.OnRecoveryEnded();
@@ -260,6 +262,7 @@ void Connection::ContinueLossRecovery(const AckNews& news, Instant now) {
   if (recovery_ == Recovery::kOpen) return;
   if (SeqGe(tcb_.snd_una, recover_)) {
     recovery_ = Recovery::kOpen;
+    LeaveRtoRecovery(now);
     frto_ = FRto::kOff;
     duplicate_acks_ = 0;
     duplicate_ack_bytes_ = 0;
@@ -305,10 +308,34 @@ void Connection::StepFRto(const AckNews& news, Instant now) {
   }
 }
 
-void Connection::NoteRetransmitted(uint32_t bytes, Instant now) {
+RateMark Connection::NoteRetransmitted(uint32_t bytes, Instant now) {
   ++counts_.segments_retransmitted;
   undo_.OnRetransmitted(bytes, MillisecondsOf(now));
   if (recovery_ == Recovery::kFastRecovery) prr_.OnSent(bytes);
+  return rate_.OnSent(now, /*is_idle=*/false);
+}
+
+// In segments, as Linux's tcp_check_sack_reordering(). For tcp_info alone: what
+// follows from reordering is RACK's to say.
+void Connection::NoteReordering(SeqNum overtaken) {
+  constexpr uint32_t kMost = 300;  // Linux's tcp_max_reordering.
+  const uint32_t bytes = rack_.fack() - overtaken;
+  const uint32_t segments = std::min((bytes + smss_ - 1) / smss_, kMost);
+  counts_.reordering = std::max(counts_.reordering, segments);
+  ++counts_.reorderings_seen;
+}
+
+// As many segments as it speaks of came twice.
+void Connection::NoteDsack(const SackBlock& dsack) {
+  ++counts_.dsacks_in;
+  const uint32_t bytes = dsack.right - dsack.left;
+  counts_.dsack_segments += std::max(1u, (bytes + smss_ - 1) / smss_);
+}
+
+void Connection::LeaveRtoRecovery(Instant now) {
+  if (!rto_since_) return;
+  counts_.rto_time = counts_.rto_time + (now - *rto_since_);
+  rto_since_.reset();
 }
 
 }  // namespace devwire

@@ -45,15 +45,18 @@ RetransmitQueue::Acked RetransmitQueue::AckTo(SeqNum snd_una, Rack* rack,
       first.has_syn = false;
       break;
     }
-    if (!was_calm && rack != nullptr && !first.is_sacked) {
-      rack->OnDelivered(first, arrival);
+    if (!was_calm && !first.is_sacked && arrival != nullptr) {
+      arrival->Count(first);
+      if (rack != nullptr) rack->OnDelivered(first, arrival);
     }
     newest = &first;
     PopFront();
     ++acked.segments;
   }
-  if (was_calm && rack != nullptr && newest != nullptr) {
-    rack->OnDeliveredInOrder(*newest, arrival->now);
+  if (was_calm && newest != nullptr && arrival != nullptr) {
+    arrival->Count(*newest);
+    arrival->segments = acked.segments;
+    if (rack != nullptr) rack->OnDeliveredInOrder(*newest, arrival->now);
   }
   lost_hint_ -= std::min<size_t>(lost_hint_, acked.segments);
   original_hint_ -= std::min<size_t>(original_hint_, acked.segments);
@@ -95,6 +98,7 @@ uint32_t RetransmitQueue::MarkSacked(SeqNum left, SeqNum right, Rack* rack,
       continue;
     }
     if (SeqGt(sent.end(), right)) break;
+    arrival->Count(sent);
     rack->OnDelivered(sent, arrival);
     if (sent.is_lost) {
       lost_bytes_ -= sent.len;
@@ -282,26 +286,29 @@ size_t RetransmitQueue::ExtendLost(uint32_t most, SentSegment* run) const {
   return i - lost_hint_;
 }
 
-void RetransmitQueue::OnRetransmitted(Instant now, size_t records) {
+void RetransmitQueue::OnRetransmitted(Instant now, size_t records,
+                                      const RateMark& mark) {
   for (size_t i = lost_hint_; i < lost_hint_ + records; ++i) {
     SentSegment& sent = ring_[i];
     DCHECK(sent.is_lost);
     sent.is_lost = false;
     lost_bytes_ -= sent.len;
-    MarkSent(i, now);
+    MarkSent(i, now, mark);
   }
 }
 
-void RetransmitQueue::OnLastRetransmitted(Instant now) {
+void RetransmitQueue::OnLastRetransmitted(Instant now, const RateMark& mark) {
   const size_t last = ring_.size() - 1;
   DCHECK(ring_[last].is_in_flight());
   if (ring_[last].was_retransmitted) Unlink(ring_[last], NumberOf(last));
-  MarkSent(last, now);
+  MarkSent(last, now, mark);
 }
 
-void RetransmitQueue::MarkSent(size_t index, Instant now) {
+void RetransmitQueue::MarkSent(size_t index, Instant now,
+                               const RateMark& mark) {
   ring_[index].was_retransmitted = true;
   ring_[index].xmit_ts = now;
+  ring_[index].mark = mark;
   LinkNewest(index);
 }
 

@@ -54,6 +54,7 @@ class RetransmitQueue {
   uint32_t lost_bytes() const { return lost_bytes_; }
   uint32_t sacked_bytes() const { return sacked_bytes_; }
   uint32_t sacked_segments() const { return sacked_segments_; }
+  uint32_t segments_in_flight_again() const { return again_count_; }
   // Nothing in it is lost, SACKed or sent again.
   bool is_calm() const {
     return lost_bytes_ == 0 && sacked_segments_ == 0 && again_count_ == 0;
@@ -114,9 +115,10 @@ class RetransmitQueue {
   // many records it is then.
   size_t ExtendLost(uint32_t most, SentSegment* run) const;
   // NextLost(), and those that ExtendLost() appended, were sent again.
-  void OnRetransmitted(Instant now, size_t records = 1);
+  void OnRetransmitted(Instant now, size_t records = 1,
+                       const RateMark& mark = {});
   // back() was sent again, as a tail loss probe.
-  void OnLastRetransmitted(Instant now);
+  void OnLastRetransmitted(Instant now, const RateMark& mark = {});
 
   void Clear();
   void CheckInvariants(SeqNum snd_una, SeqNum snd_nxt) const;
@@ -129,7 +131,7 @@ class RetransmitQueue {
   // The first record that begins at or after `seq`; size() when none does.
   size_t FirstAtOrAfter(SeqNum seq) const;
   void MarkLost(size_t index);
-  void MarkSent(size_t index, Instant now);
+  void MarkSent(size_t index, Instant now, const RateMark& mark);
   void LinkNewest(size_t index);
   void Unlink(const SentSegment& segment, uint32_t number);
   void PopFront();

@@ -7,6 +7,7 @@
 
 #include "base/time.h"
 #include "transport/seq.h"
+#include "transport/tcp/delivery_rate.h"
 
 namespace devwire {
 
@@ -19,11 +20,13 @@ struct SentSegment {
   bool is_lost = false;  // Marked, and not sent again since.
   bool is_sacked = false;
   bool was_retransmitted = false;
+  bool is_app_limited = false;  // When it was sent; with `mark`.
   // Numbers of other records (retransmit_queue.h). In flight again: its
   // neighbours in order of retransmission. SACKed: in `next`, one behind it,
   // all between them being SACKed too.
   uint32_t previous = 0;
   uint32_t next = 0;
+  RateMark mark;
 
   SeqNum end() const { return seq + len; }
   // Neither lost nor delivered, as far as is known.
