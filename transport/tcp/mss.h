@@ -11,6 +11,10 @@
 
 namespace devwire {
 
+// Timeouts in a row after which long segments may be dying on the path: Linux's
+// tcp_retries1, at which tcp_mtu_probing = 1 begins.
+inline constexpr int kBlackHoleTimeouts = 3;
+
 // A smaller MSS would make us send mostly headers. Linux's tcp_min_snd_mss.
 inline constexpr uint32_t kMinSndMss = 48;
 // Of every segment, once agreed on; with two nops. RFC 7323 appendix A.

@@ -190,7 +190,10 @@ bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
   // With nothing in flight no ACK would come to let it out.
   if (pipe() > 0 && lost.payload_bytes() > cwnd_room()) return false;
   size_t records = 1;
-  if (lost.payload_bytes() < smss_) records = JoinLost(limits, &lost);
+  // What was joined may be more than the path carries: not for ever.
+  if (lost.payload_bytes() < smss_ && retries_ < kBlackHoleTimeouts) {
+    records = JoinLost(limits, &lost);
+  }
   const RateMark mark = FillRetransmission(lost, now, out);
   retransmit_queue_.OnRetransmitted(now, records, mark);
   // What F-RTO must not take for text that was sent once.

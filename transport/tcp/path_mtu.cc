@@ -9,9 +9,6 @@
 namespace devwire {
 namespace {
 
-// Timeouts in a row after which full segments may be dying on the path: Linux's
-// tcp_retries1, at which tcp_mtu_probing = 1 begins.
-constexpr uint8_t kBlackHoleTimeouts = 3;
 // What is tried first then: Linux's tcp_base_mss. RFC 4821 7.2 asks for 1024
 // bytes and no less than the family's default.
 constexpr uint32_t kBlackHoleMss = 1024;

@@ -207,6 +207,20 @@ TEST(BlackHoleTrace, AHoleWithinTheHole) {
   EXPECT_EQ(stats.black_holes, 3u) << "1024 died too";
 }
 
+// Small segments that were joined to be sent again may be too long for a path
+// that carried each of them.
+TEST(BlackHoleTrace, WhatWasJoinedIsTakenApart) {
+  Trace::Setup setup;
+  setup.options.nodelay = true;
+  Trace t = Trace::Established(setup);
+  t.Send(15).Out("P. 1:16(15) ack 1");
+  t.Send(641).Out("P. 16:657(641) ack 1");
+  const Duration rto = t.connection().stats().rto;
+  t.OutAt(rto, "P. 1:657(656) ack 1");
+  t.OutAt(3 * rto, "P. 1:657(656) ack 1");
+  t.At(7 * rto).Out(".  1:16(15) ack 1", "P. 16:657(641) ack 1");
+}
+
 // A connection whose segments are small anyhow has another trouble.
 TEST(BlackHoleTrace, SmallSegmentsAreNotCut) {
   Trace t = Trace::Established({.mss = 1460});
