@@ -181,6 +181,9 @@ class FloodRun {
     o.device_slots = 1024;
     o.checks_every_turn = false;
     o.tcp.time_wait = 1_s;
+    // SYNs time out within a second, and others come under pressure.
+    o.tcp.rtt.rto_initial = 200_ms;
+    o.tcp.synack_retries = 1;
     o.bytes_per_stream = 0;  // The server's: it only reads.
     return o;
   }
