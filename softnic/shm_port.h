@@ -53,7 +53,10 @@ class ShmPort final : public Port {
   uint64_t sent() const override { return sent_; }
   uint64_t completed() const override;
   void Progress(uint32_t budget, Receiver& receiver) override;
-  bool link_up() const override { return state_ != State::kLost; }
+  bool link_up() const override {
+    const bool is_trying = state_ == State::kHandshake;
+    return (is_trying ? before_handshake_ : state_) != State::kLost;
+  }
   void AddRegion(uint32_t region, int fd, uint64_t offset,
                  uint64_t length) override;
   void RemoveRegion(uint32_t region) override;
@@ -115,6 +118,9 @@ class ShmPort final : public Port {
   const devwire::Clock* const clock_;
   ShmLink link_;
   State state_ = State::kAlone;
+  // Somebody who was lost is not back before the handshake is complete: a
+  // process that dies may still accept.
+  State before_handshake_ = State::kAlone;
   devwire::Instant next_look_;
   devwire::Instant handshake_until_;
   uint32_t idle_polls_ = 0;

@@ -27,6 +27,7 @@ void ShmPort::Look() {
   next_look_ = clock_->Now() + kLookPeriod;
   if (!link_.is_connected()) {
     if (!link_.TryConnect()) return;
+    before_handshake_ = state_;
     state_ = State::kHandshake;
     handshake_until_ = clock_->Now() + kHandshakeMax;
     if (!link_.is_listener()) link_.Send(ShmMessage(), -1);
@@ -238,7 +239,7 @@ void ShmPort::LoseLink() {
     out_ = in_ = nullptr;
     state_ = State::kLost;
   } else if (state_ == State::kHandshake) {
-    state_ = State::kAlone;
+    state_ = before_handshake_;
   }
   peer_is_gone_ = false;
   link_.Disconnect();

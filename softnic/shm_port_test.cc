@@ -183,6 +183,26 @@ TEST_F(HostilePeer, ImpossibleIndexEndsTheLink) {
   EXPECT_FALSE(port_->link_up());
 }
 
+// Who knocks and goes, as a process that dies may, does not bring a lost link
+// back; a handshake does.
+TEST_F(HostilePeer, KnocksDoNotBringALostLinkBack) {
+  Join();
+  EXPECT_TRUE(port_->link_up());
+  link_.Disconnect();
+  Progress();
+  EXPECT_FALSE(port_->link_up());
+  ASSERT_TRUE(link_.TryConnect());
+  Progress();
+  EXPECT_FALSE(port_->link_up());
+  link_.Disconnect();
+  Progress();
+  EXPECT_FALSE(port_->link_up());
+  ASSERT_TRUE(link_.TryConnect());
+  munmap(cable_, sizeof(ShmCable));
+  Join();
+  EXPECT_TRUE(port_->link_up());
+}
+
 TEST_F(HostilePeer, WrongVersionEndsTheLink) {
   Join();
   ShmMessage m;
