@@ -41,6 +41,8 @@ class Channel : public Cable {
       MoveOn();
       return b_->counters().rx_delivered == before + 1;
     }));
+    // It is counted before its completion shows; a command is executed after.
+    b_->PortState();
   }
   // An inline device works in calls alone; none of them may take completions.
   void MoveOn() {
