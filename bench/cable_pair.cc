@@ -34,9 +34,11 @@ End OpenEnd(const char* device, uint8_t host, uint32_t mtu, bool receives) {
 }  // namespace
 
 CablePair OpenCablePair(uint32_t mtu) {
-  const std::string wire = ",port=shm:/tmp/devwire-cable-" +
-                           std::to_string(getpid()) +
-                           ",mtu=" + std::to_string(mtu);
+  // Not named by our process id: a sandbox has ids of its own, and one /tmp.
+  char folder[] = "/tmp/devwire-cable-XXXXXX";
+  CHECK(mkdtemp(folder) != nullptr);
+  const std::string wire =
+      std::string(",port=shm:") + folder + "/cable,mtu=" + std::to_string(mtu);
   const std::string devices = "dev=sn0" + wire + ";dev=sn1" + wire;
   setenv("SOFTNIC", devices.c_str(), /*overwrite=*/1);
   CablePair pair{OpenEnd("sn0", 1, mtu, false), OpenEnd("sn1", 2, mtu, true)};
