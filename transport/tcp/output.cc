@@ -364,8 +364,8 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
   return true;
 }
 
-inline void Connection::FillNewText(uint32_t bytes, bool with_fin, Instant now,
-                                    TxSegment* out) {
+void Connection::FillNewText(uint32_t bytes, bool with_fin, Instant now,
+                             TxSegment* out) {
   uint8_t flags = kAck;
   if (bytes == unsent_bytes() && bytes > 0) flags |= kPsh;
   if (with_fin) flags |= kFin;
