@@ -139,6 +139,8 @@ class Stream {
   // kReported says that there is something. Who does not want to know does not
   // ask.
   absl::StatusOr<Reports> TakeReports();
+  // Bytes that can be received now (FIONREAD). Allocates nothing.
+  absl::StatusOr<uint64_t> ReadableBytes();
   // Of the bytes to be received next, those up to the end of urgent data.
   absl::StatusOr<uint64_t> UrgentBytes();
   Endpoint local() const;

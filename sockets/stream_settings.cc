@@ -65,6 +65,14 @@ absl::Status Stream::MarkUrgent() {
   return OnEngine([](Engine&, EngineStream& s) { s.connection.MarkUrgent(); });
 }
 
+absl::StatusOr<uint64_t> Stream::ReadableBytes() {
+  uint64_t bytes = 0;
+  const absl::Status status = OnEngine(
+      [&](Engine&, EngineStream& s) { bytes = s.connection.readable_bytes(); });
+  if (!status.ok()) return status;
+  return bytes;
+}
+
 absl::StatusOr<uint64_t> Stream::UrgentBytes() {
   uint64_t bytes = 0;
   const absl::Status status = OnEngine(

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
+#include <vector>
 
 #include "sockets/errno_map.h"
 #include "sockets/preload/real_libc.h"
@@ -36,13 +36,6 @@ bool IsTcp(int fd) {
   return real().getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) ==
              0 &&
          protocol == IPPROTO_TCP;
-}
-
-// Where sockets were bound that the kernel could not bind: our address is not
-// its. By descriptor; guarded by Shim::mutex.
-std::map<int, Endpoint>& Bound() {
-  static auto* bound = new std::map<int, Endpoint>;
-  return *bound;
 }
 
 // -- waiting ------------------------------------------------------------------
@@ -91,12 +84,12 @@ int64_t Receive(Shim& shim, int fd, TakenSocket& socket,
 int64_t Send(Shim& shim, int fd, TakenSocket& socket,
              std::span<const iovec> bytes, int flags) {
   if (socket.is_listener()) return -ENOTCONN;
-  // A blocking send takes all of it.
-  std::vector<iovec> rest(bytes.begin(), bytes.end());
+  // A blocking send takes all of it; most take it at once.
+  std::vector<iovec> rest;
   int64_t total = 0;
   while (true) {
     const int64_t sent =
-        Blocking(shim, fd, POLLOUT, flags, [&] { return socket.Send(rest); });
+        Blocking(shim, fd, POLLOUT, flags, [&] { return socket.Send(bytes); });
     if (sent < 0) {
       if (total > 0) return total;
       if (sent == -EPIPE && (flags & MSG_NOSIGNAL) == 0) raise(SIGPIPE);
@@ -104,14 +97,16 @@ int64_t Send(Shim& shim, int fd, TakenSocket& socket,
     }
     total += sent;
     auto left = static_cast<size_t>(sent);
-    while (!rest.empty() && left >= rest.front().iov_len) {
-      left -= rest.front().iov_len;
-      rest.erase(rest.begin());
+    while (!bytes.empty() && left >= bytes.front().iov_len) {
+      left -= bytes.front().iov_len;
+      bytes = bytes.subspan(1);
     }
-    if (rest.empty() || IsNonblocking(fd, flags)) return total;
+    if (bytes.empty() || IsNonblocking(fd, flags)) return total;
+    rest.assign(bytes.begin(), bytes.end());
     rest.front().iov_base =
         static_cast<std::byte*>(rest.front().iov_base) + left;
     rest.front().iov_len -= left;
+    bytes = rest;
   }
 }
 
@@ -151,9 +146,8 @@ int64_t TakeConnection(Shim& shim, int fd, const Endpoint& remote) {
     Stack* const stack = shim.OpenStack();
     if (stack == nullptr) return -ENETDOWN;
     ConnectOptions options;
-    if (const auto bound = Bound().find(fd);
-        bound != Bound().end() && bound->second.port != Port{}) {
-      options.local_port = bound->second.port;
+    if (const auto bound = shim.BoundTo(fd); bound && bound->port != Port{}) {
+      options.local_port = bound->port;
     }
     auto stream = stack->StartConnect(remote, options);
     if (!stream.ok()) return -ErrnoOf(stream.status());
@@ -281,23 +275,18 @@ int bind(int fd, const sockaddr* address, socklen_t size) {
       !IsTcp(fd)) {
     return real().bind(fd, address, size);
   }
-  const std::lock_guard lock(shim->mutex);
-  Bound()[fd] = *local;
+  shim->Bind(fd, *local);
   return 0;
 }
 
 int listen(int fd, int backlog) {
-  Shim* const shim = Shim::Get();
-  if (shim == nullptr || !shim->config().take_listen || Taken(fd) ||
-      !IsTcp(fd)) {
-    return Taken(fd) ? 0 : real().listen(fd, backlog);
+  const Taken taken(fd);
+  if (taken) return taken.socket->is_listener() ? 0 : Answer(-EINVAL);
+  Shim* const shim = taken.shim;
+  if (shim == nullptr || !shim->config().take_listen || !IsTcp(fd)) {
+    return real().listen(fd, backlog);
   }
-  std::optional<Endpoint> local;
-  {
-    const std::lock_guard lock(shim->mutex);
-    const auto bound = Bound().find(fd);
-    if (bound != Bound().end()) local = bound->second;
-  }
+  std::optional<Endpoint> local = shim->BoundTo(fd);
   if (!local) {
     sockaddr_storage storage = {};
     socklen_t size = sizeof(storage);
@@ -347,13 +336,13 @@ int shutdown(int fd, int how) {
 
 int close(int fd) {
   const Taken taken(fd);
+  if (taken.shim != nullptr) taken.shim->Unbind(fd);
   if (!taken) {
     if (taken.shim != nullptr) taken.shim->ForgetInChild(fd);
     return real().close(fd);
   }
   {
     const std::lock_guard lock(taken.shim->mutex);
-    Bound().erase(fd);
     if (const auto last = taken.shim->Remove(fd); last != nullptr) {
       last->Close(LingerOf(fd));
       taken.shim->Push();
@@ -440,10 +429,18 @@ int setsockopt(int fd, int level, int option, const void* value,
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
   if (!taken) return real().setsockopt(fd, level, option, value, size);
-  if (level == SOL_SOCKET && (option == SO_RCVTIMEO || option == SO_SNDTIMEO)) {
-    return real().setsockopt(fd, level, option, value, size);
+  if (level != SOL_SOCKET) {
+    return Answer(SetOption(taken, level, option, value, size));
   }
-  return Answer(SetOption(taken, level, option, value, size));
+  // The descriptor is a socket and keeps them; but its buffers are not the
+  // stream's, they decide on readiness (ReadyFd).
+  if (option == SO_SNDBUF || option == SO_RCVBUF) return 0;
+  const int result = real().setsockopt(fd, level, option, value, size);
+  if (result == 0 && option == SO_KEEPALIVE) {
+    const std::lock_guard lock(taken.shim->mutex);
+    taken.socket->SetKeepAlive(fd);
+  }
+  return result;
 }
 int getsockopt(int fd, int level, int option, void* value, socklen_t* size) {
   Taken taken(fd);
@@ -458,9 +455,8 @@ int getsockname(int fd, sockaddr* address, socklen_t* size) {
   const Taken taken(fd);
   if (taken) return FromEndpoint(taken.socket->local(), address, size), 0;
   if (taken.shim != nullptr) {
-    const std::lock_guard lock(taken.shim->mutex);
-    if (const auto bound = Bound().find(fd); bound != Bound().end()) {
-      return FromEndpoint(bound->second, address, size), 0;
+    if (const auto bound = taken.shim->BoundTo(fd)) {
+      return FromEndpoint(*bound, address, size), 0;
     }
   }
   return real().getsockname(fd, address, size);
@@ -484,6 +480,7 @@ int dup3(int fd, int to, int flags) {
   // What was there is closed without a word from the kernel's side.
   if (const Taken old(to); old) close(to);
   taken.shim->ForgetInChild(to);
+  taken.shim->Unbind(to);
   const int copy = real().dup3(fd, to, flags);
   if (taken && copy >= 0) taken.shim->Alias(copy, fd);
   return copy;

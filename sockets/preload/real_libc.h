@@ -13,16 +13,17 @@
 
 namespace devwire::preload {
 
-#define DEVWIRE_REAL_LIBC(X)                                                 \
-  X(socket)                                                                  \
-  X(socketpair)                                                              \
-  X(bind)                                                                    \
-  X(listen)                                                                  \
-  X(accept4)                                                                 \
-  X(connect)                                                                 \
-  X(shutdown) X(close) X(read) X(write) X(readv) X(writev) X(send) X(sendto) \
-      X(sendmsg) X(recv) X(recvfrom) X(recvmsg) X(getsockopt) X(setsockopt)  \
-          X(getsockname) X(getpeername) X(fcntl) X(ioctl) X(dup) X(dup2)     \
+#define DEVWIRE_REAL_LIBC(X)                                                \
+  X(socket)                                                                 \
+  X(socketpair)                                                             \
+  X(bind)                                                                   \
+  X(listen)                                                                 \
+  X(accept4)                                                                \
+  X(connect)                                                                \
+  X(shutdown)                                                               \
+  X(close) X(read) X(write) X(readv) X(writev) X(send) X(sendto) X(sendmsg) \
+      X(recv) X(recvfrom) X(recvmsg) X(getsockopt) X(setsockopt)            \
+          X(getsockname) X(getpeername) X(fcntl) X(ioctl) X(dup) X(dup2)    \
               X(dup3) X(sendfile) X(poll) X(epoll_ctl)
 
 struct RealLibc {

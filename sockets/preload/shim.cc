@@ -163,6 +163,27 @@ void Shim::Run() {
   }
 }
 
+void Shim::Bind(int fd, const Endpoint& local) {
+  const std::lock_guard lock(table_mutex_);
+  bound_[fd] = local;
+  bound_count_ = bound_.size();
+}
+
+void Shim::Unbind(int fd) {
+  if (bound_count_ == 0 || is_in_child_) return;
+  const std::lock_guard lock(table_mutex_);
+  bound_.erase(fd);
+  bound_count_ = bound_.size();
+}
+
+std::optional<Endpoint> Shim::BoundTo(int fd) {
+  if (bound_count_ == 0 || is_in_child_) return std::nullopt;
+  const std::lock_guard lock(table_mutex_);
+  const auto found = bound_.find(fd);
+  if (found == bound_.end()) return std::nullopt;
+  return found->second;
+}
+
 // exit(3) and the return from main; not _exit(2), nor a signal.
 [[gnu::destructor]] void EndOfProcess() {
   if (g_shim != nullptr && !g_shim->is_in_child_) g_shim->AtExit();

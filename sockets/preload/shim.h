@@ -64,6 +64,12 @@ class Shim {
   }
   // --------------------------------------------------------------------------
 
+  // A socket that the kernel could not bind, because our address is not its:
+  // bind(2) is remembered until it is closed.
+  void Bind(int fd, const Endpoint& local);
+  void Unbind(int fd);
+  std::optional<Endpoint> BoundTo(int fd);
+
   const ShimConfig& config() const { return config_; }
   // Its peer is reached through the device.
   bool IsReachable(const IpAddress& ip) const;
@@ -95,6 +101,8 @@ class Shim {
   std::atomic<bool> has_said_so_{false};
   std::mutex table_mutex_;
   std::unordered_map<int, std::shared_ptr<TakenSocket>> table_;
+  std::unordered_map<int, Endpoint> bound_;  // table_mutex_.
+  std::atomic<size_t> bound_count_{0};       // A look without the lock.
 };
 
 }  // namespace devwire::preload

@@ -235,8 +235,35 @@ def options():
     yield s.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
     yield s.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
     yield s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    yield s.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    yield outcome(s.setsockopt, socket.SOL_SOCKET, socket.SO_SNDBUF, 100000)
+    yield outcome(s.setsockopt, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    yield s.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    yield events(s)
     info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
     yield info[0]  # tcpi_state: ESTABLISHED
+
+
+@case
+def a_number_used_again():
+    first = socket.socket()
+    first.bind((OWN, 0))
+    number = first.fileno()
+    first.close()
+    second = socket.socket()
+    yield second.fileno() == number
+    yield second.getsockname()  # Not where the first was bound.
+
+
+@case
+def two_listens():
+    listener = socket.socket()
+    listener.bind((OWN, 0))
+    listener.listen(1)
+    yield outcome(listener.listen, 5)
+    s = peer("silent")
+    yield outcome(s.listen, 1)
 
 
 @case

@@ -16,6 +16,8 @@ namespace devwire::preload {
 int64_t TakenSocket::Make(std::unique_ptr<Stream> stream,
                           std::shared_ptr<TakenSocket>* out, int* fd) {
   out->reset(new TakenSocket);
+  (*out)->local_ = stream->local();
+  (*out)->remote_ = stream->remote();
   (*out)->stream_ = std::move(stream);
   return -(*out)->ready_.Open(fd);
 }
@@ -23,15 +25,13 @@ int64_t TakenSocket::Make(std::unique_ptr<Stream> stream,
 int64_t TakenSocket::Make(std::unique_ptr<Listener> listener,
                           std::shared_ptr<TakenSocket>* out, int* fd) {
   out->reset(new TakenSocket);
+  (*out)->local_ = listener->local();
+  (*out)->is_listener_ = true;
   (*out)->listener_ = std::move(listener);
   return -(*out)->ready_.Open(fd);
 }
 
 TakenSocket::~TakenSocket() = default;
-
-Endpoint TakenSocket::local() const {
-  return is_listener() ? listener_->local() : stream_->local();
-}
 
 void TakenSocket::OnReady(Readiness what) {
   if ((what & (kConnected | kWritable)) != 0) ready_.SetWritable(true);
@@ -61,6 +61,7 @@ int64_t TakenSocket::Fail(const absl::Status& status) {
 }
 
 int64_t TakenSocket::Receive(std::span<const iovec> out) {
+  if (stream_ == nullptr) return -EBADF;  // Closed by another thread.
   if (is_shut_for_reading_ || has_end_) return 0;
   int64_t total = 0;
   for (const iovec& v : out) {
@@ -82,6 +83,7 @@ int64_t TakenSocket::Receive(std::span<const iovec> out) {
 }
 
 int64_t TakenSocket::Accept(std::unique_ptr<Stream>* out) {
+  if (listener_ == nullptr) return -EBADF;
   for (auto* place : {out, &next_}) {
     if (place == out && next_ != nullptr) {
       *out = std::move(next_);
@@ -106,6 +108,7 @@ void TakenSocket::LookAtEnd() {
 }
 
 int64_t TakenSocket::Send(std::span<const iovec> bytes) {
+  if (stream_ == nullptr) return -EBADF;
   if (is_shut_for_writing_) return -EPIPE;
   if (error_ != 0) return Fail(absl::OkStatus());
   int64_t total = 0;
@@ -151,6 +154,7 @@ int64_t TakenSocket::Close(std::optional<Duration> linger) {
 }
 
 int64_t TakenSocket::ConnectResult() {
+  if (stream_ == nullptr) return -EBADF;
   if (is_connected_) return 0;
   const absl::Status status = stream_->ConnectStatus();
   const int error = ErrnoOf(status);
@@ -183,16 +187,16 @@ void TakenSocket::CopyOptions(int kernel_fd) {
   if (real().getsockopt(kernel_fd, IPPROTO_TCP, TCP_NODELAY, &on, &size) == 0) {
     (void)stream_->SetNoDelay(on != 0);
   }
-  (void)SetKeepAlive(kernel_fd);
+  SetKeepAlive(kernel_fd);
 }
 
-// SO_KEEPALIVE lies on the descriptor, of whichever kind.
-absl::Status TakenSocket::SetKeepAlive(int fd) {
+void TakenSocket::SetKeepAlive(int fd) {
+  if (stream_ == nullptr) return;
   int on = 0;
   socklen_t size = sizeof(on);
   real().getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &size);
-  if (on == 0) return stream_->SetKeepAlive(std::nullopt);
-  return stream_->SetKeepAlive(KeepAliveOptions{});
+  (void)stream_->SetKeepAlive(on != 0 ? std::optional(KeepAliveOptions{})
+                                      : std::nullopt);
 }
 
 uint64_t TakenSocket::BytesUnsent() {
@@ -202,8 +206,8 @@ uint64_t TakenSocket::BytesUnsent() {
 }
 
 uint64_t TakenSocket::BytesReadable() {
-  const auto info = stream_->Info();
-  return info.ok() ? info->bytes_readable : 0;
+  if (stream_ == nullptr) return 0;
+  return stream_->ReadableBytes().value_or(0);
 }
 
 }  // namespace devwire::preload

@@ -31,11 +31,11 @@ class TakenSocket {
                       std::shared_ptr<TakenSocket>* out, int* fd);
   ~TakenSocket();
 
-  bool is_listener() const { return listener_ != nullptr; }
+  bool is_listener() const { return is_listener_; }
   Stream* stream() const { return stream_.get(); }
   Listener* listener() const { return listener_.get(); }
-  Endpoint local() const;
-  Endpoint remote() const { return stream_->remote(); }
+  Endpoint local() const { return local_; }
+  Endpoint remote() const { return remote_; }
 
   // What the poller said.
   void OnReady(Readiness what);
@@ -52,7 +52,8 @@ class TakenSocket {
   int64_t ConnectAgain();
   // What the application set on the kernel's socket before it was taken.
   void CopyOptions(int kernel_fd);
-  absl::Status SetKeepAlive(int fd);
+  // As SO_KEEPALIVE of `fd` says, which is of any kind.
+  void SetKeepAlive(int fd);
   // SO_ERROR: the pending error, which is then gone.
   int TakeError();
   uint64_t BytesReadable();
@@ -66,8 +67,12 @@ class TakenSocket {
   void LookAtEnd();
   bool PeerHasEnded();
 
+  // One of them, until Close().
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Listener> listener_;
+  Endpoint local_;
+  Endpoint remote_;
+  bool is_listener_ = false;
   // Accepted ahead of the application, to know whether there is one: a
   // listener must not look readable when accept(2) would wait.
   std::unique_ptr<Stream> next_;
