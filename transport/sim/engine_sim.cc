@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "transport/sim/run_clock.h"
 #include "transport/sim/seed_on_abort.h"
 
 namespace devwire {
@@ -37,21 +38,6 @@ EngineHost::Options HostOptions(const EngineSimSetup& s, bool is_client) {
   o.seed = s.seed * 2 + is_client;
   return o;
 }
-
-// Stands still while a run lasts; moves by itself while engines that failed
-// are destroyed, because they wait for their NIC.
-class RunClock final : public Clock {
- public:
-  Instant Now() const override {
-    if (is_over) now_ += 1_ms;
-    return now_;
-  }
-  void Set(Instant t) { now_ = t; }
-  bool is_over = false;
-
- private:
-  mutable Instant now_ = Instant::FromNanoseconds(1'000'000'000);
-};
 
 void CaptureLink(SimLink& link, PcapngWriter::Direction direction,
                  PcapngWriter* capture) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "transport/sim/engine_host.h"
+#include "transport/sim/run_clock.h"
 #include "transport/wire/icmp.h"
 
 namespace devwire {
@@ -13,19 +14,6 @@ namespace {
 constexpr MacAddress kClientMac = {2, 0, 0, 0, 0, 1};
 constexpr MacAddress kServerMac = {2, 0, 0, 0, 0, 2};
 constexpr MacAddress kRouterMac = {2, 0, 0, 0, 0, 9};
-
-class PathClock final : public Clock {
- public:
-  Instant Now() const override {
-    if (is_over) now_ += 1_ms;
-    return now_;
-  }
-  void Set(Instant t) { now_ = t; }
-  bool is_over = false;
-
- private:
-  mutable Instant now_ = Instant::FromNanoseconds(1'000'000'000);
-};
 
 struct PathSetup {
   bool is_v4 = true;
@@ -146,7 +134,7 @@ class PathRun {
   }
 
   const PathSetup setup_;
-  PathClock clock_;
+  RunClock clock_;
   SimLink near_{{}, 1};  // From the client to the router,
   SimLink far_{{}, 2};   // from there to the server,
   SimLink down_{{}, 3};  // and back, past it.

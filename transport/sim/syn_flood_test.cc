@@ -10,6 +10,7 @@
 
 #include "base/prng.h"
 #include "transport/sim/engine_host.h"
+#include "transport/sim/run_clock.h"
 #include "transport/wire/frame.h"
 
 namespace devwire {
@@ -34,21 +35,6 @@ uint64_t FloodSegments() {
   const char* text = std::getenv("SYN_FLOOD_SEGMENTS");
   return text == nullptr ? 30'000 : std::strtoull(text, nullptr, 10);
 }
-
-// A clock that moves by itself while engines are destroyed: see
-// engine_sim_test.cc.
-class FloodClock final : public Clock {
- public:
-  Instant Now() const override {
-    if (is_over) now_ += 1_ms;
-    return now_;
-  }
-  void Set(Instant t) { now_ = t; }
-  bool is_over = false;
-
- private:
-  mutable Instant now_ = Instant::FromNanoseconds(1'000'000'000);
-};
 
 // Writes segments as Linux would send them, each from somebody else.
 class Flooder {
@@ -230,7 +216,7 @@ class FloodRun {
     return result_;
   }
 
-  FloodClock clock_;
+  RunClock clock_;
   SimLink up_;
   SimLink down_;
   EngineHost server_;
