@@ -13,18 +13,40 @@
 
 namespace devwire::preload {
 
-#define DEVWIRE_REAL_LIBC(X)                                                \
-  X(socket)                                                                 \
-  X(socketpair)                                                             \
-  X(bind)                                                                   \
-  X(listen)                                                                 \
-  X(accept4)                                                                \
-  X(connect)                                                                \
-  X(shutdown)                                                               \
-  X(close) X(read) X(write) X(readv) X(writev) X(send) X(sendto) X(sendmsg) \
-      X(recv) X(recvfrom) X(recvmsg) X(getsockopt) X(setsockopt)            \
-          X(getsockname) X(getpeername) X(fcntl) X(ioctl) X(dup) X(dup2)    \
-              X(dup3) X(sendfile) X(poll) X(epoll_ctl)
+// One name a line.
+// clang-format off
+#define DEVWIRE_REAL_LIBC(X) \
+  X(accept4) \
+  X(bind) \
+  X(close) \
+  X(connect) \
+  X(dup) \
+  X(dup2) \
+  X(dup3) \
+  X(epoll_ctl) \
+  X(fcntl) \
+  X(getpeername) \
+  X(getsockname) \
+  X(getsockopt) \
+  X(ioctl) \
+  X(listen) \
+  X(poll) \
+  X(read) \
+  X(readv) \
+  X(recv) \
+  X(recvfrom) \
+  X(recvmsg) \
+  X(send) \
+  X(sendfile) \
+  X(sendmsg) \
+  X(sendto) \
+  X(setsockopt) \
+  X(shutdown) \
+  X(socket) \
+  X(socketpair) \
+  X(write) \
+  X(writev)
+// clang-format on
 
 struct RealLibc {
 #define DEVWIRE_MEMBER(name) decltype(&::name) name;
