@@ -219,6 +219,8 @@ TEST_F(OpenBadInput, TcpKnobsOutOfRange) {
        [](TcpKnobs& k) { k.receive_budget_bytes = (1u << 30) + 1; }},
       {"initial_receive_window_bytes is 0: set it to 4096 to 1073741824",
        [](TcpKnobs& k) { k.initial_receive_window_bytes = 0; }},
+      {"initial_window_segments is 0: set it to 1 to 1000",
+       [](TcpKnobs& k) { k.initial_window_segments = 0; }},
       {"ttl is 0: set it to 1 to 255", [](TcpKnobs& k) { k.ttl = 0; }},
       {"dscp is 64: set it to 0 to 63", [](TcpKnobs& k) { k.dscp = 64; }},
       {"delayed_ack_time is 0.5 s: set it to 0 s to 0.499 s",

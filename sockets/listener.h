@@ -25,8 +25,9 @@ struct ListenOptions {
   // Connections not accepted yet, half-open ones included; further SYNs are
   // dropped and counted. 1 to 4096.
   uint32_t backlog = 128;
-  // Congestion control of accepted streams; empty: TcpKnobs::congestion.
-  std::string congestion;
+  // Accepted streams inherit them, from their SYN-ACK on; none: the stack's.
+  std::optional<StreamKnobs> knobs;
+  std::string congestion;  // of accepted streams; empty: that of the knobs
 };
 
 class Listener {

@@ -28,7 +28,8 @@ const IpAddress kPeer = IpAddress::V4(10, 0, 0, 2);
 // A stack on sn0 that listens on port 7000, the peer on sn1; host streams.
 class Net {
  public:
-  explicit Net(const TcpKnobs& knobs = {}, uint32_t max_half_open = 128) {
+  explicit Net(const TcpKnobs& knobs = {}, uint32_t max_half_open = 128,
+               const ListenOptions& listen = {}) {
     const std::string port = ",port=shm:" + CablePath() + ",mtu=1500";
     ConfigureSoftnic("dev=sn0,mac=02:00:00:00:00:01" + port +
                      ";dev=sn1,mac=02:00:00:00:00:02" + port);
@@ -40,7 +41,7 @@ class Net {
     o.tcp = knobs;
     o.max_half_open = max_half_open;
     stack_ = Stack::Open(o).value();
-    listener_ = stack_->Listen({kStack, Port{7000}}).value();
+    listener_ = stack_->Listen({kStack, Port{7000}}, listen).value();
     peer_ = std::make_unique<HandPeer>(
         HandPeer::Options{.device = "sn1",
                           .ip = kPeer,
@@ -217,6 +218,33 @@ TEST(OnTheWire, ACookieKeepsWhatTheSynOffered) {
   EXPECT_TRUE(net.stream().Info()->ecn);
   EXPECT_EQ(net.stream().tcp_info()->tcpi_snd_wscale, 7);
   EXPECT_EQ(net.stream().Info()->snd_mss, 1460u - 12);
+}
+
+// A listener's own knobs: the SYN-ACK has them, by a cookie as by a stream.
+TEST(OnTheWire, TheSynAckHasTheListenersKnobs) {
+  StreamKnobs knobs;
+  knobs.ttl = 9;
+  knobs.dscp = 12;
+  knobs.max_mss = 900;
+  knobs.window_scale = false;
+  for (const bool by_cookie : {false, true}) {
+    SCOPED_TRACE(by_cookie ? "by a cookie" : "by a stream");
+    Net net({}, /*max_half_open=*/1, {.knobs = knobs});
+    ASSERT_TRUE(net.Until([&] {
+      if (by_cookie) {  // No room for another.
+        net.peer().SendRaw(Syn(kPeer, kStack, {2, 0, 0, 0, 0, 1}));
+      }
+      return !by_cookie || net.stack().Counters()->streams_opened == 1;
+    }));
+    net.Connect();
+    EXPECT_EQ(net.Counted("kCookiesAccepted"), by_cookie ? 1u : 0u);
+    EXPECT_EQ(Ttl(net.peer().last_frame()), 9);
+    EXPECT_EQ(Dscp(net.peer().last_frame()), 12);
+    EXPECT_EQ(net.peer().last().options.mss, 900);
+    EXPECT_EQ(net.peer().last().options.window_scale, std::nullopt);
+    EXPECT_EQ(net.stream().Info()->snd_mss, 900u - 12);
+    EXPECT_EQ(Ttl(net.FrameWithText()), 9);
+  }
 }
 
 // MUST-57, MUST-63: neither answered nor remembered.

@@ -144,8 +144,9 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
       !status.ok()) {
     return status;
   }
-  const auto congestion = CongestionByName(options.congestion);
-  if (!congestion.ok()) return congestion.status();
+  const absl::StatusOr<StreamSettings> settings = MakeStreamSettings(
+      options.knobs ? *options.knobs : core_->options.tcp, options.congestion);
+  if (!settings.ok()) return settings.status();
   if (options.backlog < 1 || options.backlog > 4096) {
     return ErrnoStatus(
         EINVAL, absl::StrFormat("backlog %u is outside 1 to 4096: choose "
@@ -163,7 +164,7 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
   absl::Status failure;
   const absl::Status called = core_->Call([&] {
     result = core_->engine->Listen(local.ip, local.port, options.memory,
-                                   options.backlog, *congestion);
+                                   options.backlog, &*settings);
     failure = OpenErrorStatus(result.error, local, options.memory, *core_);
   });
   if (!called.ok()) return called;
@@ -180,8 +181,9 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
       !status.ok()) {
     return status;
   }
-  const auto congestion = CongestionByName(options.congestion);
-  if (!congestion.ok()) return congestion.status();
+  const absl::StatusOr<StreamSettings> settings = MakeStreamSettings(
+      options.knobs ? *options.knobs : core_->options.tcp, options.congestion);
+  if (!settings.ok()) return settings.status();
   if (remote.port == Port{0} || remote.ip == core_->options.address) {
     return ErrnoStatus(EADDRNOTAVAIL,
                        absl::StrFormat("%s cannot be connected to: port 0, or "
@@ -193,7 +195,7 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
   FourTuple tuple;
   const absl::Status called = core_->Call([&] {
     result = core_->engine->Connect(remote, options.local_port, options.memory,
-                                    *congestion);
+                                    &*settings);
     if (EngineStream* s = core_->engine->Find(result.id)) tuple = s->tuple;
     failure = OpenErrorStatus(result.error, remote, options.memory, *core_);
   });

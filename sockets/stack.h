@@ -50,9 +50,10 @@ class DmaBuf;
 class StackCore;
 
 struct ConnectOptions {
-  std::optional<PoolId> memory;    // receive into it; none: a host stream
-  std::optional<Port> local_port;  // none: one of the stack's port blocks
-  std::string congestion;          // empty: TcpKnobs::congestion
+  std::optional<PoolId> memory;      // receive into it; none: a host stream
+  std::optional<Port> local_port;    // none: one of the stack's port blocks
+  std::optional<StreamKnobs> knobs;  // of this stream; none: the stack's
+  std::string congestion;            // empty: that of the knobs
   Duration timeout = Duration::Nanoseconds(30'000'000'000);
   const CancelFlag* cancel = nullptr;
 };

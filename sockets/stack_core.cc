@@ -89,22 +89,10 @@ absl::Status CheckOptions(const StackOptions& o) {
                        "local ports begin at 1024 or above, in blocks of at "
                        "most 2^15");
   }
-  if (const auto known = CongestionByName(o.tcp.congestion); !known.ok()) {
-    return known.status();
-  }
   return CheckTcpKnobs(o.tcp);
 }
 
 }  // namespace
-
-absl::StatusOr<CongestionFactory> CongestionByName(std::string_view name) {
-  const CongestionFactory factory = FindCongestion(name);
-  if (factory != nullptr || name.empty()) return factory;
-  return ErrnoStatus(
-      EINVAL, absl::StrFormat("congestion control \"%s\" is unknown: use one "
-                              "of %s",
-                              name, CongestionNames()));
-}
 
 StackCore::StackCore(const StackOptions& o)
     : options(o),
@@ -244,9 +232,6 @@ EngineOptions StackCore::MakeEngineOptions(uint32_t mtu) const {
   e.rule_wait = options.rule_wait;
   e.secret = RandomKey();
   ApplyTcpKnobs(options.tcp, &e);
-  if (!options.tcp.congestion.empty()) {
-    e.tcp.congestion = FindCongestion(options.tcp.congestion);
-  }
   return e;
 }
 

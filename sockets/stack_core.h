@@ -189,10 +189,6 @@ TcpInfo MakeTcpInfo(const EngineStream& s, uint32_t mtu, Instant now);
 // Lets go of a core in a forked child, where nothing of it may be destroyed.
 void AbandonInChild(std::shared_ptr<StackCore> core);
 
-// The congestion control of that name; null for an empty one. InvalidArgument
-// lists those there are.
-absl::StatusOr<CongestionFactory> CongestionByName(std::string_view name);
-
 }  // namespace devwire
 
 #endif  // SOCKETS_STACK_CORE_H_

@@ -110,7 +110,7 @@ class Stream {
   void Close(CloseOptions options = {});
 
   // -- settings --------------------------------------------------------------
-  // At any time; TcpKnobs has the ranges, and what a new stream starts with.
+  // At any time; StreamKnobs has the ranges, and what a new stream starts with.
   absl::Status SetNoDelay(bool is_on);  // true: no Nagle
   // Holds back a last partial segment, 200 ms at most (TCP_CORK).
   absl::Status SetCork(bool is_on);
@@ -118,7 +118,7 @@ class Stream {
   absl::Status SetQuickAck(bool is_on);
   // Empty: off. From now on, or from the connection on.
   absl::Status SetKeepAlive(const std::optional<KeepAliveOptions>& options);
-  // Empty: TcpKnobs::data_retries alone decide (TCP_USER_TIMEOUT).
+  // Empty: StreamKnobs::data_retries alone decide (TCP_USER_TIMEOUT).
   absl::Status SetUserTimeout(std::optional<Duration> timeout);
   // The DSCP of every packet of this stream, 0 to 63. RFC 2474.
   absl::Status SetDscp(uint8_t dscp);

@@ -37,7 +37,7 @@ absl::Status CheckRetries(const char* knob, int value) {
                               value, kMost));
 }
 
-absl::Status CheckRto(const TcpKnobs& k) {
+absl::Status CheckRto(const StreamKnobs& k) {
   absl::Status status = Check("rto_min", k.rto_min, kMillisecond, kTwoMinutes);
   if (status.ok()) {
     status = Check("rto_initial", k.rto_initial, k.rto_min, k.rto_max);
@@ -46,6 +46,14 @@ absl::Status CheckRto(const TcpKnobs& k) {
     status = Check("rto_max", k.rto_max, k.rto_initial, kTwoMinutes);
   }
   return status;
+}
+
+absl::Status CheckCongestion(std::string_view name) {
+  if (name.empty() || FindCongestion(name) != nullptr) return absl::OkStatus();
+  return ErrnoStatus(
+      EINVAL, absl::StrFormat("congestion control \"%s\" is unknown: use one "
+                              "of %s",
+                              name, CongestionNames()));
 }
 
 }  // namespace
@@ -69,15 +77,18 @@ absl::Status CheckUserTimeout(Duration timeout) {
   return Check("user_timeout", timeout, kMillisecond, 86'400_s);
 }
 
-absl::Status CheckTcpKnobs(const TcpKnobs& k) {
-  // Linux's TCP_MIN_MSS; the most that an IPv4 packet holds.
+absl::Status CheckStreamKnobs(const StreamKnobs& k) {
   absl::Status checks[] = {
+      // Linux's TCP_MIN_MSS; the most that an IPv4 packet holds.
       Check("max_mss", k.max_mss == 0 ? 88u : k.max_mss, 88, 65495),
       Check("send_budget_bytes", k.send_budget_bytes, 4096, uint64_t{1} << 40),
       Check("receive_budget_bytes", k.receive_budget_bytes, 4096,
             uint64_t{1} << 30),
       Check("initial_receive_window_bytes", k.initial_receive_window_bytes,
             4096, uint64_t{1} << 30),
+      CheckCongestion(k.congestion),
+      Check("initial_window_segments", k.initial_window_segments.value_or(1), 1,
+            1000),
       Check("ttl", k.ttl, 1, 255),
       Check("dscp", k.dscp, 0, 63),
       Check("delayed_ack_time", k.delayed_ack_time, Duration(), 499_ms),
@@ -90,23 +101,33 @@ absl::Status CheckTcpKnobs(const TcpKnobs& k) {
       k.keepalive ? CheckKeepAlive(*k.keepalive) : absl::OkStatus(),
       Check("time_wait", k.time_wait, Duration(), kTenMinutes),
       Check("fin_wait_2", k.fin_wait_2, Duration(), kTenMinutes),
-      Check("max_orphans", k.max_orphans, 0, 65535),
       Check("challenge_ack_interval", k.challenge_ack_interval, Duration(),
-            10_s),
-      Check("challenge_acks_per_second", k.challenge_acks_per_second, 0,
-            1'000'000)};
+            10_s)};
   for (absl::Status& status : checks) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-void ApplyTcpKnobs(const TcpKnobs& k, EngineOptions* engine) {
-  Connection::Options& tcp = engine->tcp;
+absl::Status CheckTcpKnobs(const TcpKnobs& k) {
+  absl::Status status = CheckStreamKnobs(k);
+  if (status.ok()) status = Check("max_orphans", k.max_orphans, 0, 65535);
+  if (status.ok()) {
+    status = Check("challenge_acks_per_second", k.challenge_acks_per_second, 0,
+                   1'000'000);
+  }
+  return status;
+}
+
+namespace {
+
+void ApplyStreamKnobs(const StreamKnobs& k, StreamSettings* settings) {
+  Connection::Options& tcp = settings->tcp;
   tcp.use_timestamps = k.timestamps;
   tcp.use_window_scale = k.window_scale;
   tcp.use_sack = k.sack;
   tcp.nodelay = k.no_delay;
+  if (!k.congestion.empty()) tcp.congestion = FindCongestion(k.congestion);
   tcp.initial_window_segments = k.initial_window_segments;
   tcp.ecn = k.ecn;
   tcp.use_pacing = k.pacing;
@@ -123,14 +144,30 @@ void ApplyTcpKnobs(const TcpKnobs& k, EngineOptions* engine) {
   tcp.user_timeout = k.user_timeout;
   tcp.keepalive = k.keepalive;
   tcp.challenge_ack_interval = k.challenge_ack_interval;
+  settings->max_mss = k.max_mss;
+  settings->receive_initial_bytes = k.initial_receive_window_bytes;
+  settings->receive_budget_bytes = k.receive_budget_bytes;
+  settings->send_budget_bytes = k.send_budget_bytes;
+  settings->ip = {.ttl = k.ttl, .dscp = k.dscp};
+}
+
+}  // namespace
+
+void ApplyTcpKnobs(const TcpKnobs& k, EngineOptions* engine) {
+  ApplyStreamKnobs(k, engine);
   engine->challenge_acks_per_second = k.challenge_acks_per_second;
-  engine->max_mss = k.max_mss;
-  engine->receive_initial_bytes = k.initial_receive_window_bytes;
-  engine->receive_budget_bytes = k.receive_budget_bytes;
-  engine->send_budget_bytes = k.send_budget_bytes;
-  engine->ttl = k.ttl;
-  engine->dscp = k.dscp;
   engine->max_orphans = k.max_orphans;
+}
+
+absl::StatusOr<StreamSettings> MakeStreamSettings(const StreamKnobs& knobs,
+                                                  std::string_view congestion) {
+  absl::Status status = CheckStreamKnobs(knobs);
+  if (status.ok()) status = CheckCongestion(congestion);
+  if (!status.ok()) return status;
+  StreamSettings settings;
+  ApplyStreamKnobs(knobs, &settings);
+  if (!congestion.empty()) settings.tcp.congestion = FindCongestion(congestion);
+  return settings;
 }
 
 }  // namespace devwire

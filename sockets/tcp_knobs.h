@@ -1,14 +1,21 @@
-// TcpKnobs: how TCP behaves, per stack. Every knob has a range; Stack::Open
-// refuses what lies outside and names the knob and its range. The defaults are
-// Linux's, but where a line says so.
+// How TCP behaves: StreamKnobs of one stream, TcpKnobs of a stack, which are
+// those of every stream that is opened without its own. Every knob has a range;
+// whatever takes knobs refuses what lies outside and names the knob and its
+// range. The defaults are Linux's, but where a line says so.
+//
+//   StreamKnobs small = stack_options.tcp;  // The stack's, changed.
+//   small.max_mss = 1000;
+//   stack->Connect(remote, {.knobs = small});
 #ifndef SOCKETS_TCP_KNOBS_H_
 #define SOCKETS_TCP_KNOBS_H_
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/time.h"
 #include "transport/engine/engine_options.h"
 #include "transport/tcp/ecn.h"
@@ -18,7 +25,7 @@ namespace devwire {
 
 using KeepAliveOptions = KeepAlive::Options;
 
-struct TcpKnobs {
+struct StreamKnobs {
   // -- options of the SYN ----------------------------------------------------
   bool timestamps = true;    // RFC 7323 3
   bool window_scale = true;  // RFC 7323 2
@@ -40,8 +47,8 @@ struct TcpKnobs {
   // Of streams that name no other: "cubic", "newreno", or "dctcp", which is for
   // networks of one operator and asks for ECN itself.
   std::string congestion = "cubic";
-  // The initial window, in segments. None: RFC 6928's, ten segments of at most
-  // 1460 bytes, fewer of longer ones.
+  // The initial window, 1 to 1000 segments. None: RFC 6928's, ten segments of
+  // at most 1460 bytes, fewer of longer ones.
   std::optional<uint32_t> initial_window_segments;
   // Explicit congestion notification (RFC 3168): Linux's tcp_ecn 0, 1 or 2.
   EcnMode ecn = EcnMode::kWhenAsked;
@@ -81,12 +88,15 @@ struct TcpKnobs {
   Duration time_wait = Duration::Nanoseconds(60'000'000'000);
   // How long a closed stream waits for the peer's FIN, 0 to 10 min.
   Duration fin_wait_2 = Duration::Nanoseconds(60'000'000'000);
-  // Streams that were closed and still have a peer; more are reset. 0 to 65535.
-  uint32_t max_orphans = 256;
 
   // -- attacks ---------------------------------------------------------------
   // One stream sends a challenge ACK so often, at most (RFC 5961 7). 0 to 10 s.
   Duration challenge_ack_interval = Duration::Nanoseconds(500'000'000);
+};
+
+struct TcpKnobs : StreamKnobs {
+  // Streams that were closed and still have a peer; more are reset. 0 to 65535.
+  uint32_t max_orphans = 256;
   // All streams of an engine together so many, on average: the limit of each
   // second is random, so that nobody learns from it. 0: none. 0 to 1,000,000.
   uint32_t challenge_acks_per_second = 1000;
@@ -94,11 +104,15 @@ struct TcpKnobs {
 
 // OK, or EINVAL: which knob, its value and its range.
 absl::Status CheckTcpKnobs(const TcpKnobs& knobs);
+absl::Status CheckStreamKnobs(const StreamKnobs& knobs);
 absl::Status CheckKeepAlive(const KeepAliveOptions& options);
 absl::Status CheckUserTimeout(Duration timeout);
 
 // Knobs that were checked, as the engine wants them.
 void ApplyTcpKnobs(const TcpKnobs& knobs, EngineOptions* engine);
+// Checks them too. `congestion` when not empty, instead of theirs.
+absl::StatusOr<StreamSettings> MakeStreamSettings(const StreamKnobs& knobs,
+                                                  std::string_view congestion);
 
 }  // namespace devwire
 

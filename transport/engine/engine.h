@@ -109,10 +109,11 @@ class Engine final : private FragSink {
     ListenerId id{};
     Port port{};
   };
-  // Port 0: a free one. Null `congestion`: that of EngineOptions::tcp.
+  // Port 0: a free one. `settings` are those of the streams that come of it;
+  // null: the engine's.
   ListenResult Listen(const IpAddress& ip, Port port,
                       std::optional<PoolId> pool, uint32_t backlog,
-                      CongestionFactory congestion = nullptr);
+                      const StreamSettings* settings = nullptr);
   // Resets what was not accepted.
   void Unlisten(ListenerId listener);
   std::optional<StreamId> Accept(ListenerId listener);
@@ -134,7 +135,7 @@ class Engine final : private FragSink {
   };
   ConnectResult Connect(const Endpoint& remote, std::optional<Port> local_port,
                         std::optional<PoolId> pool,
-                        CongestionFactory congestion = nullptr);
+                        const StreamSettings* settings = nullptr);
   // Why the last stream with Steering::kNoQueue has none.
   const absl::Status& queue_error() const { return queue_error_; }
 
@@ -211,7 +212,7 @@ class Engine final : private FragSink {
     bool is_open = false;
     Endpoint local;
     std::optional<PoolId> pool;
-    CongestionFactory congestion = nullptr;
+    StreamSettings settings;  // Of its streams.
     uint32_t backlog = 0;     // The most of each of the next two.
     uint32_t half_open = 0;   // Their SYN-ACK is not acknowledged.
     uint32_t acceptable = 0;  // Established, not accepted.
@@ -372,23 +373,24 @@ class Engine final : private FragSink {
   struct NewStreamOptions {
     FourTuple tuple;
     std::optional<PoolId> pool;
-    CongestionFactory congestion = nullptr;  // Null: the engine's.
-    bool is_half_open = false;               // No share of the pool yet.
-    std::optional<SeqNum> cookie;            // The ISS, and it is acknowledged.
+    const StreamSettings& settings;
+    bool is_half_open = false;     // No share of the pool yet.
+    std::optional<SeqNum> cookie;  // The ISS, and it is acknowledged.
   };
   EngineStream* NewStream(const NewStreamOptions& open, OpenError* error);
   // What a packet of `mtu` bytes carries beside its fixed headers.
   static uint16_t MssOf(const IpAddress& ip, uint32_t mtu) {
     return static_cast<uint16_t>(mtu - (ip.is_v4() ? 40 : 60));
   }
-  Connection::Options ConnectionOptions(const FourTuple& tuple,
-                                        PoolId home) const;
+  Connection::Options ConnectionOptions(const FourTuple& tuple, PoolId home,
+                                        const StreamSettings& settings) const;
   void Destroy(EngineStream& s);
   bool AcquireNextHop(EngineStream& s, OpenError* error);
   HeaderTemplate HeadersTo(const MacAddress& mac, const FourTuple& tuple,
-                           uint8_t dscp) const;
+                           const IpFields& ip) const;
   OpenError CheckOpen(const IpAddress& ip, std::optional<PoolId> pool) const;
-  ReceiveLimits LimitsOf(PoolId pool, uint32_t streams) const;
+  ReceiveLimits LimitsOf(PoolId pool, uint32_t streams,
+                         uint64_t budget_bytes) const;
   void TakeShare(EngineStream& s);
   uint32_t UsableSlots(PoolId pool) const;
   void ShareOut(PoolId pool);

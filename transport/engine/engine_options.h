@@ -17,7 +17,28 @@
 
 namespace devwire {
 
-struct EngineOptions {
+// What every IP header of a stream says.
+struct IpFields {
+  uint8_t ttl = 64;  // Or hop limit. RFC 9293 MUST-49; Linux's ip_default_ttl.
+  uint8_t dscp = 0;  // RFC 2474.
+};
+
+// What a stream begins with.
+struct StreamSettings {
+  // The template of its connection: mss, iss, ts_offset, the limits and the
+  // slots are filled in.
+  Connection::Options tcp;
+  // What its window begins with, and its send queue; both grow with use.
+  uint64_t receive_initial_bytes = 64u << 10;
+  uint64_t receive_budget_bytes = 4u << 20;
+  uint64_t send_initial_bytes = 64u << 10;
+  uint64_t send_budget_bytes = 8u << 20;
+  uint16_t max_mss = 0;  // To announce and to send; 0: the MTU's.
+  IpFields ip;
+};
+
+// The settings are those of every stream that is opened without its own.
+struct EngineOptions : StreamSettings {
   Route route;
   uint32_t mtu = 1500;  // Longest IP packet: the NIC's or less.
   uint32_t max_connections = 1024;
@@ -39,20 +60,9 @@ struct EngineOptions {
   uint32_t challenge_acks_per_second = 1000;
   NeighborTable::Options neighbors;
   HashKey secret;  // Random; a test fixes it.
-  // The template of every connection: mss, iss, ts_offset, the limits and the
-  // slots are filled in per stream.
-  Connection::Options tcp;
-  uint64_t receive_budget_bytes = 4u << 20;
-  // What one window begins with, and one send queue; both grow with use.
-  uint64_t receive_initial_bytes = 64u << 10;
-  uint64_t send_initial_bytes = 64u << 10;
-  uint64_t send_budget_bytes = 8u << 20;
   uint32_t send_spans_per_stream = 512;
   uint32_t resets_per_second = 1000;
-  uint16_t max_mss = 0;        // To announce and to send; 0: the MTU's.
   uint32_t max_orphans = 256;  // Closed streams that still have a peer.
-  uint8_t ttl = 64;            // RFC 9293 MUST-49; Linux's ip_default_ttl.
-  uint8_t dscp = 0;            // Of new streams, RFC 2474.
   // Frames that one stream may send in one poll, before others get a turn.
   uint32_t tx_frames_per_turn = 64;
 };

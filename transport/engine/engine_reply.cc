@@ -221,7 +221,7 @@ bool Engine::SendReset(const ParsedFrame& parsed, const Segment& segment) {
   reset_tokens_ -= 1;
   // Back to where it came from: no neighbour is looked up for a stranger.
   const HeaderTemplate headers =
-      HeadersTo(parsed.source_mac, parsed.tuple, options_.dscp);
+      HeadersTo(parsed.source_mac, parsed.tuple, options_.ip);
   TcpHeader tcp;
   tcp.seq = reset->seq;
   tcp.ack = reset->ack;

@@ -24,12 +24,12 @@ void Engine::SetKeepAlive(EngineStream& s,
 
 // RFC 9293 MUST-48 and SHLD-21. The 6 bits go unchanged into every header.
 void Engine::SetDscp(EngineStream& s, uint8_t dscp) {
-  s.dscp = dscp;
+  s.ip.dscp = dscp;
   MakeHeaders(s);
 }
 
 void Engine::MakeHeaders(EngineStream& s) {
-  s.headers = HeadersTo(MacAddress{}, s.tuple, s.dscp);
+  s.headers = HeadersTo(MacAddress{}, s.tuple, s.ip);
   if (s.has_mac) {
     s.headers.set_destination_mac(neighbors_.entry(s.neighbor).mac);
   }

@@ -140,26 +140,28 @@ uint32_t Engine::UsableSlots(PoolId id) const {
   return slots > kept ? slots - kept : 1;
 }
 
-// An equal share of the pool for each of so many streams.
-ReceiveLimits Engine::LimitsOf(PoolId id, uint32_t streams) const {
+// An equal share of the pool for each of so many streams, and no more than the
+// budget of this one.
+ReceiveLimits Engine::LimitsOf(PoolId id, uint32_t streams,
+                               uint64_t budget_bytes) const {
   streams = std::max<uint32_t>(1, streams);
   const uint32_t usable = UsableSlots(id);
   const uint32_t quota = std::clamp(
       usable / streams, std::min(usable, kMinSlotQuota), kMaxSlotQuota);
   const uint64_t slot_bytes =
       pools_[static_cast<size_t>(id)].pool->slot_bytes();
-  return {.byte_budget = std::min<uint64_t>(options_.receive_budget_bytes,
-                                            uint64_t{quota} * slot_bytes),
+  return {.byte_budget =
+              std::min<uint64_t>(budget_bytes, uint64_t{quota} * slot_bytes),
           .slot_quota = quota};
 }
 
 // A stream of this pool came or went.
 void Engine::ShareOut(PoolId id) {
-  const ReceiveLimits limits =
-      LimitsOf(id, pool_use_[static_cast<size_t>(id)].streams);
+  const uint32_t streams = pool_use_[static_cast<size_t>(id)].streams;
   for (auto& s : streams_) {
     if (s != nullptr && s->pool.value_or(kHostPool) == id) {
-      s->connection.SetReceiveLimits(limits);
+      s->connection.SetReceiveLimits(
+          LimitsOf(id, streams, s->receive_budget_bytes));
     }
   }
 }
@@ -171,22 +173,22 @@ void Engine::TakeShare(EngineStream& s) {
   if (++pool_use_[static_cast<size_t>(home)].streams > 1) ShareOut(home);
 }
 
-Connection::Options Engine::ConnectionOptions(const FourTuple& tuple,
-                                              PoolId home) const {
+Connection::Options Engine::ConnectionOptions(
+    const FourTuple& tuple, PoolId home, const StreamSettings& settings) const {
   const PoolUse& use = pool_use_[static_cast<size_t>(home)];
-  Connection::Options tcp = options_.tcp;
+  Connection::Options tcp = settings.tcp;
   const bool is_v4 = tuple.local.ip.is_v4();
   tcp.mss = MssOf(tuple.local.ip, options_.mtu);
   tcp.path_mss = MssOf(tuple.remote.ip, path_mtus_.Mtu(tuple.remote.ip));
-  if (options_.max_mss != 0) tcp.mss = std::min(tcp.mss, options_.max_mss);
+  if (settings.max_mss != 0) tcp.mss = std::min(tcp.mss, settings.max_mss);
   tcp.default_mss = is_v4 ? 536 : 1220;  // RFC 9293 MUST-15.
   tcp.iss = InitialSequenceNumber(tuple, options_.secret, now_);
   if (iss_above_ && !SeqGt(tcp.iss, *iss_above_)) {
     tcp.iss = *iss_above_ + 65537;  // Beyond any window of old; Linux's.
   }
   tcp.ts_offset = TimestampOffset(tuple, options_.secret);
-  tcp.receive = LimitsOf(home, use.streams + 1);
-  tcp.receive_initial_bytes = options_.receive_initial_bytes;
+  tcp.receive = LimitsOf(home, use.streams + 1, settings.receive_budget_bytes);
+  tcp.receive_initial_bytes = settings.receive_initial_bytes;
   tcp.max_slot_quota = std::min(UsableSlots(home), kMaxSlotQuota);
   tcp.slot_bytes = pools_[static_cast<size_t>(home)].pool->slot_bytes();
   // The window of the send side is kept here, in SendDevice and SendHost.
@@ -199,12 +201,12 @@ EngineStream* Engine::NewStream(const NewStreamOptions& open,
   *error = OpenError::kTooMany;
   if (free_streams_.empty() && !EvictTimeWait()) return nullptr;
   const PoolId home = open.pool.value_or(kHostPool);
-  Connection::Options tcp = ConnectionOptions(open.tuple, home);
+  const StreamSettings& settings = open.settings;
+  Connection::Options tcp = ConnectionOptions(open.tuple, home, settings);
   tcp.challenge_budget = &challenge_budget_;
-  if (open.congestion != nullptr) tcp.congestion = open.congestion;
   if (open.cookie.has_value()) {
-    tcp.iss = *open.cookie;
-    tcp.receive = LimitsOf(home, 1);  // As when the cookie was made.
+    tcp.iss = *open.cookie;  // The limits are as when the cookie was made.
+    tcp.receive = LimitsOf(home, 1, settings.receive_budget_bytes);
   }
   auto stream = std::make_unique<EngineStream>(
       tcp, static_cast<FragSink&>(*this), options_.send_spans_per_stream,
@@ -216,9 +218,11 @@ EngineStream* Engine::NewStream(const NewStreamOptions& open,
   s.pool = open.pool;
   s.steering =
       open.pool.has_value() ? Steering::kNotYet : Steering::kHostStream;
-  s.dscp = options_.dscp;
+  s.ip = settings.ip;
+  s.receive_budget_bytes = settings.receive_budget_bytes;
+  s.send_budget_bytes = settings.send_budget_bytes;
   s.send_limit =
-      std::min(options_.send_initial_bytes, options_.send_budget_bytes);
+      std::min(settings.send_initial_bytes, settings.send_budget_bytes);
   MakeHeaders(s);
   if (!AcquireNextHop(s, error)) return nullptr;
   CHECK(demux_.Insert(open.tuple, s.index));
@@ -232,13 +236,13 @@ EngineStream* Engine::NewStream(const NewStreamOptions& open,
 }
 
 HeaderTemplate Engine::HeadersTo(const MacAddress& mac, const FourTuple& tuple,
-                                 uint8_t dscp) const {
+                                 const IpFields& ip) const {
   return HeaderTemplate(
       {.source_mac = io_.limits().mac,
        .destination_mac = mac,
        .tuple = tuple,
-       .ttl = options_.ttl,
-       .dscp = dscp,
+       .ttl = ip.ttl,
+       .dscp = ip.dscp,
        .flow_label =
            tuple.local.ip.is_v4() ? 0 : FlowLabel(tuple, options_.secret)});
 }
@@ -304,7 +308,7 @@ void Engine::Destroy(EngineStream& s) {
 Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
                                     std::optional<PoolId> pool,
                                     uint32_t backlog,
-                                    CongestionFactory congestion) {
+                                    const StreamSettings* settings) {
   ListenResult result;
   result.error = CheckOpen(ip, pool);
   if (result.error != OpenError::kNone) return result;
@@ -330,7 +334,7 @@ Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
   l.is_open = true;
   l.local = {ip, port};
   l.pool = pool;
-  l.congestion = congestion;
+  l.settings = settings != nullptr ? *settings : options_;
   l.backlog = backlog;
   l.half_open = l.acceptable = 0;
   l.was_ready = false;
@@ -382,7 +386,7 @@ void Engine::PublishListener(uint32_t index) {
 Engine::ConnectResult Engine::Connect(const Endpoint& remote,
                                       std::optional<Port> local_port,
                                       std::optional<PoolId> pool,
-                                      CongestionFactory congestion) {
+                                      const StreamSettings* settings) {
   now_ = clock_.Now();
   ConnectResult result;
   result.error = CheckOpen(remote.ip, pool);
@@ -424,8 +428,11 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
     }
   }
   if (const auto old = demux_.Find(tuple)) EndTimeWait(*streams_[*old]);
-  EngineStream* s = NewStream(
-      {.tuple = tuple, .pool = pool, .congestion = congestion}, &result.error);
+  EngineStream* s =
+      NewStream({.tuple = tuple,
+                 .pool = pool,
+                 .settings = settings != nullptr ? *settings : options_},
+                &result.error);
   iss_above_.reset();
   if (s == nullptr) return result;
   result.id = s->id;

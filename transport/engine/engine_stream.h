@@ -12,6 +12,7 @@
 #include "base/ring.h"
 #include "memreg/frag_pool.h"
 #include "transport/address.h"
+#include "transport/engine/engine_options.h"
 #include "transport/engine/send_queue.h"
 #include "transport/engine/stream_types.h"
 #include "transport/packet_io.h"
@@ -58,7 +59,7 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   Connection connection;
   SendQueue send_queue;
   HeaderTemplate headers;
-  uint8_t dscp = 0;
+  IpFields ip;
   uint16_t identification = 0;
 
   // Next hop.
@@ -67,6 +68,7 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
 
   // Receiving.
   std::optional<PoolId> pool;
+  uint64_t receive_budget_bytes = 0;  // The window's share of it is no larger.
   Steering steering = Steering::kHostStream;
   HeaderShape shape = HeaderShape::kIpv4Timestamps;
   QueueId queue = kControlQueue;
@@ -83,7 +85,8 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
 
   // Sending.
   Ring<SendCompletion> completions;
-  uint64_t send_limit = 0;  // Bytes queued and unacknowledged, at most.
+  uint64_t send_limit = 0;         // Bytes queued and unacknowledged, at most.
+  uint64_t send_budget_bytes = 0;  // As far as that grows.
   uint64_t send_bytes = 0;  // Of the SendDevice() whose spans are finishing.
   bool completions_abandoned = false;  // The handle is gone.
 

@@ -71,7 +71,7 @@ void Engine::OpenHalf(const RxFrame& frame, const ParsedFrame& parsed,
   OpenError error;
   EngineStream* s = NewStream({.tuple = parsed.tuple,
                                .pool = l.pool,
-                               .congestion = l.congestion,
+                               .settings = l.settings,
                                .is_half_open = true},
                               &error);
   if (s == nullptr) {
@@ -114,8 +114,10 @@ void Engine::AnswerByCookie(const RxFrame& frame, const ParsedFrame& parsed,
   std::byte* at = options_.syn_cookies ? io_.TxHeader() : nullptr;
   if (at == nullptr) return DropFrame(frame, EngineDrop::kBacklogFull);
   const PoolId home = l.pool.value_or(kHostPool);
-  const Connection::Options ours = ConnectionOptions(parsed.tuple, home);
-  ReceiveWindow window({.limits = LimitsOf(home, 1),
+  const Connection::Options ours =
+      ConnectionOptions(parsed.tuple, home, l.settings);
+  const uint64_t budget = l.settings.receive_budget_bytes;
+  ReceiveWindow window({.limits = LimitsOf(home, 1, budget),
                         .slot_bytes = ours.slot_bytes,
                         .slot_reserve = ours.slot_reserve,
                         .mss = ours.mss,
@@ -142,7 +144,7 @@ void Engine::AnswerByCookie(const RxFrame& frame, const ParsedFrame& parsed,
     if (facts.window_scale) tcp.options.window_scale = window.wanted_shift();
   }
   const HeaderTemplate headers =
-      HeadersTo(parsed.source_mac, parsed.tuple, options_.dscp);
+      HeadersTo(parsed.source_mac, parsed.tuple, l.settings.ip);
   const uint32_t bytes = headers.Emit(tcp, {}, at);
   if (capture_ != nullptr) {
     RecordFrame(frame, nullptr);
@@ -182,7 +184,7 @@ void Engine::OpenByCookie(const RxFrame& frame, const ParsedFrame& parsed,
   OpenError error;
   EngineStream* s = NewStream({.tuple = parsed.tuple,
                                .pool = l.pool,
-                               .congestion = l.congestion,
+                               .settings = l.settings,
                                .cookie = segment.ack - 1},
                               &error);
   if (s == nullptr) {
@@ -198,7 +200,7 @@ void Engine::OpenByCookie(const RxFrame& frame, const ParsedFrame& parsed,
   syn.wnd = segment.wnd;
   syn.arrival = now_;
   syn.options.mss = mss;
-  if (segment.options.timestamps && options_.tcp.use_timestamps) {
+  if (segment.options.timestamps && l.settings.tcp.use_timestamps) {
     const Timestamps& ts = *segment.options.timestamps;
     SynFacts facts;
     ReadCookieTicks(ts.ecr - TimestampOffset(parsed.tuple, options_.secret),

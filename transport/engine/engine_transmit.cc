@@ -294,8 +294,7 @@ void Engine::SetTimer(EngineStream& s) {
 // in Linux's tcp_sndbuf_expand().
 void Engine::GrowSendLimit(EngineStream& s) {
   const uint64_t want = 2 * uint64_t{s.connection.cwnd()};
-  s.send_limit =
-      std::max(s.send_limit, std::min(want, options_.send_budget_bytes));
+  s.send_limit = std::max(s.send_limit, std::min(want, s.send_budget_bytes));
 }
 
 bool Engine::HasSendRoom(const EngineStream& s) const {
