@@ -47,6 +47,8 @@ int64_t GetOption(Taken& taken, int level, int option, void* value,
     answer = taken.shim->config().stack.address.is_v4() ? AF_INET : AF_INET6;
   } else if (level == SOL_SOCKET && option == SO_PROTOCOL) {
     answer = IPPROTO_TCP;
+  } else if (level == SOL_SOCKET && option == SO_TYPE) {
+    answer = SOCK_STREAM;
   } else if (level == SOL_SOCKET && option == SO_ACCEPTCONN) {
     answer = taken.socket->is_listener();
   } else if (level == IPPROTO_TCP && option == TCP_INFO &&

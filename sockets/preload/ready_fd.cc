@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/socket.h>
 
 #include "base/check.h"
 #include "sockets/preload/real_libc.h"
@@ -10,26 +9,29 @@
 namespace devwire::preload {
 namespace {
 
-// The least send buffer there is is about twice this: full with one.
-constexpr char kFiller[2048] = {};
+// With its bookkeeping more than a quarter of the least send buffer there is:
+// not writable (unix_writable()); and leaves room for one byte more.
+constexpr char kFiller[1024] = {};
 
-// What lies in it is thrown away.
-void Drain(int fd) {
-  char bytes[4096];
-  while (real().recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0) {
-  }
+// Datagrams that may lie in the application's end. The next one takes the
+// place of another, for the edge that it makes.
+constexpr int kMostUnread = 8;
+
+sockaddr* AsAddress(sockaddr_un* name) {
+  return reinterpret_cast<sockaddr*>(name);
 }
 
 }  // namespace
 
 ReadyFd::~ReadyFd() {
-  if (application_ >= 0) real().close(application_);
-  if (ours_ >= 0) real().close(ours_);
+  for (const int fd : {application_, ours_, shelf_}) {
+    if (fd >= 0) real().close(fd);
+  }
 }
 
 int ReadyFd::Open(int* application_fd) {
   int ends[2];
-  if (real().socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+  if (real().socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) != 0) {
     return errno;
   }
   *application_fd = ends[0];
@@ -47,51 +49,145 @@ int ReadyFd::Open(int* application_fd) {
   return 0;
 }
 
+bool ReadyFd::TakeOne(int fd) {
+  char byte;
+  return real().recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) > 0;
+}
+
 void ReadyFd::OnMore() {
   if (is_at_end_) return;
   is_readable_ = true;
+  if (unread_ == kMostUnread) {
+    const bool had_errors = has_errors_;
+    LowerError();  // Who takes something in is told of it, once.
+    TakeOne(application_);
+    --unread_;
+    if (had_errors) RaiseError();
+  }
   const char byte = 0;
-  // A full buffer is readable as it is.
-  real().send(ours_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (real().send(ours_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1) ++unread_;
 }
 
 void ReadyFd::ClearReadable() {
   if (!is_readable_ || is_at_end_) return;
   is_readable_ = false;
-  Drain(application_);
+  const bool had_errors = has_errors_;
+  LowerError();
+  for (; unread_ > 0; --unread_) TakeOne(application_);
+  if (had_errors) RaiseError();
+}
+
+void ReadyFd::SendFiller() {
+  real().sendto(application_, kFiller, sizeof(kFiller),
+                MSG_DONTWAIT | MSG_NOSIGNAL,
+                shelf_ < 0 ? nullptr : AsAddress(&shelf_address_.name),
+                shelf_address_.size);
 }
 
 void ReadyFd::SetWritable(bool is_writable) {
-  if (is_writable == is_writable_ || ours_ < 0) return;
+  if (is_writable == is_writable_ || is_hung_up_) return;
   is_writable_ = is_writable;
   if (is_writable) {
-    Drain(ours_);
-  } else {
-    real().send(application_, kFiller, sizeof(kFiller),
-                MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (shelf_ < 0) {
+      TakeOne(ours_);
+    } else {  // It has a name: anybody may have put something there.
+      while (TakeOne(shelf_)) {
+      }
+    }
+    return;
   }
+  const bool had_errors = has_errors_;
+  LowerError();
+  SendFiller();
+  if (had_errors) RaiseError();
 }
 
 void ReadyFd::OnEndOfStream() {
   if (is_at_end_) return;
   is_at_end_ = is_readable_ = true;
-  real().shutdown(ours_, SHUT_WR);
+  real().shutdown(application_, SHUT_RD);
 }
 
 void ReadyFd::OnHangUp() {
   SetWritable(true);
   OnEndOfStream();
-  real().shutdown(ours_, SHUT_RDWR);
+  is_hung_up_ = true;
+  real().shutdown(application_, SHUT_RDWR);
 }
 
 void ReadyFd::OnError() {
-  if (ours_ < 0) return;
-  // Bytes that nobody read are what makes a close an error.
+  if (is_over_) return;
+  is_over_ = true;
   SetWritable(true);
-  SetWritable(false);
-  real().close(ours_);
-  ours_ = -1;
-  is_at_end_ = is_readable_ = is_writable_ = true;
+  // An error without a shelf: nothing is to stay in `ours_`.
+  if (!has_errors_) RaiseError();
+  OnHangUp();
+}
+
+int ReadyFd::SetErrorQueue(bool has_some) {
+  if (is_over_ || has_some == has_errors_) return 0;
+  if (!has_some) return LowerError(), 0;
+  if (const int error = OpenErrors(); error != 0) return error;
+  RaiseError();
+  return 0;
+}
+
+int ReadyFd::OpenErrors() {
+  if (shelf_ >= 0) return 0;
+  const int shelf =
+      real().socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (shelf < 0) return errno;
+  shelf_ = real().fcntl(shelf, F_DUPFD_CLOEXEC, 512);
+  const int error = errno;
+  real().close(shelf);
+  if (shelf_ < 0) return error;
+  // Names that the kernel chooses, so that ours can be connected again, and
+  // the shelf be sent to. unix(7), "Autobind feature".
+  const auto bind_to_any = [](int fd, Address* out) {
+    sockaddr_un none = {};
+    none.sun_family = AF_UNIX;
+    CHECK_EQ(real().bind(fd, AsAddress(&none), sizeof(sa_family_t)), 0);
+    out->size = sizeof(out->name);
+    CHECK_EQ(real().getsockname(fd, AsAddress(&out->name), &out->size), 0);
+  };
+  bind_to_any(application_, &application_address_);
+  bind_to_any(ours_, &our_address_);
+  bind_to_any(shelf_, &shelf_address_);
+  if (!is_writable_) {
+    TakeOne(ours_);
+    SendFiller();
+  }
+  return 0;
+}
+
+void ReadyFd::RaiseError() {
+  has_errors_ = true;
+  const auto connect = [&](Address to) {
+    real().connect(ours_, AsAddress(&to.name), to.size);
+  };
+  Address none = {};
+  none.name.sun_family = AF_UNSPEC;
+  none.size = sizeof(sa_family_t);
+  // Bytes that nobody read are what makes a disconnect an error.
+  const char byte = 0;
+  if (!is_hung_up_) {
+    real().send(application_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+  } else if (shelf_ >= 0) {  // The application's end sends no more.
+    connect(none);
+    real().sendto(shelf_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL,
+                  AsAddress(&our_address_.name), our_address_.size);
+    connect(application_address_);
+  }
+  connect(none);
+  if (shelf_ >= 0) connect(application_address_);
+}
+
+void ReadyFd::LowerError() {
+  if (!has_errors_ || is_over_) return;
+  has_errors_ = false;
+  int error = 0;
+  socklen_t size = sizeof(error);
+  real().getsockopt(application_, SOL_SOCKET, SO_ERROR, &error, &size);
 }
 
 }  // namespace devwire::preload

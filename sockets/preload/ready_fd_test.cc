@@ -1,8 +1,10 @@
 // Every state of a TCP socket, as poll(2) and epoll(7) show it.
 #include "sockets/preload/ready_fd.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "gtest/gtest.h"
@@ -79,6 +81,84 @@ TEST_F(ReadyFdTest, Edges) {
   ready_.ClearReadable();
   EXPECT_EQ(State(), 0);
   close(epoll);
+}
+
+// An error queue with something in it, in every state of the rest.
+TEST_F(ReadyFdTest, AnErrorQueueIsFreeOfTheRest) {
+  for (const bool is_writable : {false, true, false}) {
+    for (const bool is_readable : {false, true, false}) {
+      ready_.SetWritable(is_writable);
+      if (is_readable) ready_.OnMore();
+      if (!is_readable) ready_.ClearReadable();
+      const int rest = (is_writable ? POLLOUT : 0) | (is_readable ? POLLIN : 0);
+      EXPECT_EQ(State(), rest);
+      ASSERT_EQ(ready_.SetErrorQueue(true), 0);
+      EXPECT_EQ(State(), rest | POLLERR);
+      ASSERT_EQ(ready_.SetErrorQueue(true), 0);
+      EXPECT_EQ(State(), rest | POLLERR);
+      ASSERT_EQ(ready_.SetErrorQueue(false), 0);
+      EXPECT_EQ(State(), rest);
+    }
+  }
+}
+
+// It stays while the rest changes, and ends with the connection.
+TEST_F(ReadyFdTest, AnErrorQueueStays) {
+  ASSERT_EQ(ready_.SetErrorQueue(true), 0);
+  ready_.SetWritable(true);
+  EXPECT_EQ(State(), POLLOUT | POLLERR);
+  for (int i = 0; i < 100; ++i) ready_.OnMore();
+  EXPECT_EQ(State(), POLLIN | POLLOUT | POLLERR);
+  ready_.SetWritable(false);
+  EXPECT_EQ(State(), POLLIN | POLLERR);
+  ready_.ClearReadable();
+  EXPECT_EQ(State(), POLLERR);
+  ready_.OnEndOfStream();
+  EXPECT_EQ(State(), POLLIN | POLLRDHUP | POLLERR);
+  ASSERT_EQ(ready_.SetErrorQueue(false), 0);
+  EXPECT_EQ(State(), POLLIN | POLLRDHUP);
+  ASSERT_EQ(ready_.SetErrorQueue(true), 0);
+  ready_.OnHangUp();
+  EXPECT_EQ(State(), POLLIN | POLLOUT | POLLRDHUP | POLLHUP | POLLERR);
+  ASSERT_EQ(ready_.SetErrorQueue(false), 0);
+  EXPECT_EQ(State(), POLLIN | POLLOUT | POLLRDHUP | POLLHUP);
+  ready_.OnError();
+  EXPECT_EQ(State(), POLLIN | POLLOUT | POLLRDHUP | POLLHUP | POLLERR);
+}
+
+TEST_F(ReadyFdTest, AnErrorQueueMakesEdges) {
+  const int epoll = epoll_create1(EPOLL_CLOEXEC);
+  epoll_event event = {};
+  event.events = EPOLLET;
+  ASSERT_EQ(epoll_ctl(epoll, EPOLL_CTL_ADD, fd_, &event), 0);
+  const auto edges = [&] { return epoll_wait(epoll, &event, 1, 0); };
+  EXPECT_EQ(edges(), 0);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(ready_.SetErrorQueue(true), 0);
+    EXPECT_EQ(edges(), 1);
+    EXPECT_EQ(event.events, unsigned{EPOLLERR});
+    EXPECT_EQ(edges(), 0);
+    ASSERT_EQ(ready_.SetErrorQueue(false), 0);
+    EXPECT_EQ(edges(), 0);
+  }
+  close(epoll);
+}
+
+// Without descriptors it says so, and nothing changes.
+TEST_F(ReadyFdTest, NoDescriptorForAnErrorQueue) {
+  rlimit before = {};
+  getrlimit(RLIMIT_NOFILE, &before);
+  rlimit none = before;
+  none.rlim_cur = 0;
+  setrlimit(RLIMIT_NOFILE, &none);
+  EXPECT_EQ(ready_.SetErrorQueue(true), EMFILE);
+  none.rlim_cur = 512;  // One, but none where ours are kept.
+  setrlimit(RLIMIT_NOFILE, &none);
+  EXPECT_NE(ready_.SetErrorQueue(true), 0);
+  setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_EQ(State(), 0);
+  EXPECT_EQ(ready_.SetErrorQueue(true), 0);
+  EXPECT_EQ(State(), POLLERR);
 }
 
 }  // namespace
