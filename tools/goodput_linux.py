@@ -4,17 +4,16 @@
   goodput_linux.py [--seconds 30] [--runs 3] [--jobs 1] [--results FILE]
                    [--loss P ...] [--rtt MS ...] [--pair NAME ...] [--out FILE]
 
-Each run is a softnic_relay between two hosts; a Linux host is a network
-namespace with a TAP device, ours is a program on softnic's cable. Rate, delay,
-queue and losses are the relay's: the same for all, with the same seed. Every
+Each run is an emulated path (bench/goodput_path.cc) between two hosts; a Linux
+host is a network namespace with a TAP device, ours is on softnic's cable. Rate,
+delay, queue and losses are the same for all, with the same seed. Every
 result is a line of FILE (JSON); what stands there already is not run again, so
 that a long table can be made in parts. --out writes the table. --jobs: runs at a
 time; more than one only for the paths with losses and a long round trip, which
 need hardly any of a core.
 
 Build first (or `./dev goodput`, which does):
-  bazel build --config=release //bench:goodput_end //softnic:softnic_relay \\
-      //softnic:libsoftnic.so
+  bazel build --config=release //bench:goodput_path //softnic:libsoftnic.so
 """
 
 import argparse
@@ -34,8 +33,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(os.environ.get("GOODPUT_BIN", ROOT / "bazel-bin"))
-GOODPUT_END = BIN / "bench/goodput_end"
-RELAY = BIN / "softnic/softnic_relay"
+PATH = BIN / "bench/goodput_path"
 LIBSOFTNIC = BIN / "softnic/libsoftnic.so"
 
 PORT = 7000
@@ -79,6 +77,16 @@ def linux_receive(seconds):
             pass
 
 
+def linux_info(stream):
+    # struct tcp_info of <linux/tcp.h>.
+    info = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    words = struct.unpack_from("<24I", info, 8)
+    return {"retransmitted": words[23], "rtt_us": words[15], "cwnd": words[18],
+            "segments": struct.unpack_from("<I", info, 156)[0],
+            "dsacks": struct.unpack_from("<I", info, 216)[0],
+            "timeouts": struct.unpack_from("<H", info, 240)[0]}
+
+
 def linux_send(seconds, congestion):
     stream = socket.socket()
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION,
@@ -87,19 +95,15 @@ def linux_send(seconds, congestion):
     begin = time.monotonic()
     stream.settimeout(0.05)
     data = bytes(1 << 18)
-    while time.monotonic() < begin + seconds:
+    reported = False
+    while time.monotonic() < begin + seconds + MARGIN_S:
+        if not reported and time.monotonic() >= begin + seconds:
+            print(json.dumps(linux_info(stream)), flush=True)
+            reported = True
         try:
             stream.send(data)
         except socket.timeout:
             pass
-    # struct tcp_info of <linux/tcp.h>.
-    info = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    words = struct.unpack_from("<24I", info, 8)
-    print(json.dumps({
-        "retransmitted": words[23], "rtt_us": words[15], "cwnd": words[18],
-        "segments": struct.unpack_from("<I", info, 156)[0],
-        "dsacks": struct.unpack_from("<I", info, 216)[0],
-        "timeouts": struct.unpack_from("<H", info, 240)[0]}), flush=True)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                       struct.pack("ii", 1, 0))
 
@@ -159,13 +163,23 @@ class Run:
     def queue_frames(self):
         return max(100, self.bdp_frames())
 
-    def start_relay(self, kinds):
+    def start_path(self, kinds):
+        """The path, and in its process what hosts are ours."""
         config = ";".join(self.device(s, k) for s, k in zip("ab", kinds))
-        relay = self.start([RELAY, config, self.queue_frames(), self.nap_us],
-                           stdin=subprocess.PIPE)
-        if relay.stdout.readline() != "ready\n":
-            raise RuntimeError("the relay does not start")
-        return relay
+        words = [PATH, config, self.queue_frames(), self.nap_us, self.seconds]
+        if kinds[1] == "ours":
+            words += ["--receive", f"{RECEIVER}:{PORT}"]
+        if kinds[0] == "ours":
+            words += ["--send", SENDER, f"{RECEIVER}:{PORT}"]
+        own = ";".join(
+            f"dev={s},port=shm:{self.folder.name}/{s},"
+            f"mac=02:00:00:00:79:0{1 + (s == 'b')},mtu={MTU}{self.capture(s)}"
+            for s, k in zip("ab", kinds) if k == "ours")
+        path = self.start(words, stdin=subprocess.PIPE, env=dict(
+            os.environ, SOFTNIC=own, DEVWIRE_VERBS_LIBRARY=str(LIBSOFTNIC)))
+        if path.stdout.readline() != "ready\n":
+            raise RuntimeError("the path does not start")
+        return path
 
     def make_host(self, side, address):
         """A namespace with the relay's TAP in it."""
@@ -184,16 +198,10 @@ class Run:
             subprocess.run(words, check=True)
         return enter
 
-    def start_end(self, side, kind, words):
+    def start_linux(self, side, words):
         address = SENDER if side == "a" else RECEIVER
-        if kind == "linux":
-            return self.start([*self.make_host(side, address), sys.executable,
-                               __file__, "--end", *words])
-        return self.start(
-            [GOODPUT_END, *words, self.nap_us],
-            env=dict(os.environ, DEVWIRE_VERBS_LIBRARY=str(LIBSOFTNIC),
-                     SOFTNIC=f"dev=sn0,port=shm:{self.folder.name}/{side},"
-                     f"mac=02:00:00:00:79:0{1 + (side == 'b')},mtu={MTU}{self.capture(side)}"))
+        return self.start([*self.make_host(side, address), sys.executable,
+                           __file__, "--end", *map(str, words)])
 
     def capture(self, side):
         if not self.captures:
@@ -203,27 +211,23 @@ class Run:
 
     def measure(self):
         sender_kind, receiver_kind, congestion = PAIRS[self.cell["pair"]]
-        relay = self.start_relay([sender_kind, receiver_kind])
-        seconds = str(self.seconds)
-        receiver = self.start_end(
-            "b", receiver_kind,
-            ["receive", seconds] if receiver_kind == "linux" else
-            ["receive", f"{RECEIVER}:{PORT}", seconds])
-        if receiver.stdout.readline() != "listening\n":
-            raise RuntimeError("the receiver does not listen")
-        longer = str(self.seconds + 1)
-        sender = self.start_end(
-            "a", sender_kind,
-            ["send", longer, congestion] if sender_kind == "linux" else
-            ["send", SENDER, f"{RECEIVER}:{PORT}", longer])
-        result = {**self.cell, **json.loads(receiver.stdout.readline())}
-        result["sender"] = json.loads(sender.stdout.readline())
-        relay.stdin.close()
-        for line in relay.stdout:
-            name, *counts = line.split()
-            result[name] = dict(zip(
-                ("frames", "bytes", "dropped", "lost", "no_slot"),
-                map(int, counts)))
+        path = self.start_path([sender_kind, receiver_kind])
+        receiver = sender = path
+        if receiver_kind == "linux":
+            receiver = self.start_linux("b", ["receive", self.seconds])
+            if receiver.stdout.readline() != "listening\n":
+                raise RuntimeError("the receiver does not listen")
+        if sender_kind == "linux":
+            sender = self.start_linux("a", ["send", self.seconds, congestion])
+        ends = [json.loads(end.stdout.readline()) for end in (receiver, sender)]
+        path.stdin.close()
+        result = dict(self.cell, **json.loads(path.stdout.readline()))
+        # Ours say what they did in the order in which their time is over.
+        for end in ends:
+            if "bytes" in end:
+                result.update(end)
+            else:
+                result["sender"] = end
         return result
 
 
@@ -278,10 +282,11 @@ def run_cells(args):
 HEAD = """# Goodput beside Linux
 
 One bulk flow from one host to another: Linux's TCP and ours at either end, over
-the same emulated path. Written by `./dev goodput`, which says more: `softnic_relay`
+the same emulated path. Written by `./dev goodput`, which says more: a relay
 carries every frame of all pairs, with rate, delay, queue and losses (both ways,
 each frame drawn by itself, the same seed for all pairs); a Linux host is a
-network namespace with a TAP device, ours a program on softnic's cable.
+network namespace with a TAP device, ours on softnic's cable, on the relay's own
+thread.
 
 {rate} Mb/s, MTU {mtu}, a queue of one bandwidth-delay product or 100 frames,
 CUBIC at both, default settings, {seconds} s each from the first byte; all of it
