@@ -152,6 +152,30 @@ TEST(Window, ZeroWindowAndItsReopening) {
   EXPECT_TRUE(AllSlotsFree(net));
 }
 
+// A send that is longer than the queue does not end in a pause: the next one is
+// taken while the last bytes of it are under way.
+TEST(Sending, TheNextSendIsTakenBeforeALongOneIsDone) {
+  constexpr uint32_t kLong = 1 << 20;
+  TwoStacks::Options options;
+  options.stack.tcp.receive_budget_bytes = 64 << 10;  // Keeps cwnd small.
+  TwoStacks net(options);
+  TwoStacks::Pair pair = net.Connect();
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  const DeviceSpan span{kSendFrom, kLong};
+  const auto send = [&] {
+    return *pair.client->SendDevice(net.client().pool, {&span, 1}, 0);
+  };
+  ASSERT_EQ(send(), SendOutcome::kQueued);
+  EXPECT_EQ(send(), SendOutcome::kWouldBlock);
+  ASSERT_TRUE(net.Until([&] {
+    receiver.Step();
+    return send() == SendOutcome::kQueued;
+  }));
+  SendCompletion done[2];
+  EXPECT_EQ(*pair.client->PollSendCompletions(done), 0u);
+  EXPECT_LT(receiver.bytes(), kLong);
+}
+
 // One reader sits on its frags; the other streams of the pool go on.
 TEST(Pool, AHoarderSlowsNobodyBelowTheirShare) {
   TwoStacks::Options options;

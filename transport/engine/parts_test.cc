@@ -456,7 +456,7 @@ TEST(SendQueue, DoneNeedsTheAckAndTheWorkRequest) {
   ASSERT_NE(span, nullptr);
   EXPECT_EQ(span->cookie, 1u);
   queue.PopDone();
-  EXPECT_EQ(queue.bytes(), 10u);
+  EXPECT_EQ(queue.front_end(), 20u);
   EXPECT_EQ(queue.Done(15, 9, false), nullptr);
   // Abandoned: no acknowledgment will come; the work request still counts.
   EXPECT_EQ(queue.Done(0, 6, true), nullptr);

@@ -51,8 +51,6 @@ class SendQueue final : public SendSource {
   }
   // The last work request that refers to it; 0: none.
   uint64_t front_ticket() const { return spans_.front().ticket; }
-  // Bytes queued and not done.
-  uint64_t bytes() const { return end_ - start_; }
 
   // Whether any of it lies in the memory of this key. O(spans); set-up path.
   bool IsFrom(uint32_t lkey) const;
