@@ -17,9 +17,9 @@
 //   --send        a host on its device `a`: keeps a stream's send queue full
 //
 // All of it on one thread: neither a scheduler nor a wake-up is a part of the
-// path. Says "ready" on stdout, and, of SECONDS from its first byte on, what each
-// host of ours did, a JSON object per line; goes on until stdin ends, and then
-// tells the path's counters.
+// path. Says "ready" on stdout, and, of SECONDS from its first byte on, what
+// each host of ours did, a JSON object per line; goes on until stdin ends, and
+// then tells the path's counters.
 #include <poll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -70,7 +70,7 @@ class Host {
 
  protected:
   Host(const char* device, IpAddress address, Duration time, bool receives)
-      : time_(time), memory_(OrDie(MemfdMemory::Allocate(kPoolBytes))) {
+      : limit_(time), memory_(OrDie(MemfdMemory::Allocate(kPoolBytes))) {
     StackOptions options;
     options.device = device;
     options.address = address;
@@ -84,11 +84,11 @@ class Host {
   bool IsOver() {
     const Instant now = clock_.Now();
     if (!begin_) begin_ = now;
-    if (is_told_ || now < *begin_ + time_) return false;
+    if (is_told_ || now < *begin_ + limit_) return false;
     is_told_ = true;
     return true;
   }
-  Duration time() const { return time_; }
+  Duration limit() const { return time_; }
 
   std::unique_ptr<Stack> stack;
   PoolId pool;
@@ -96,7 +96,7 @@ class Host {
 
  private:
   const MonotonicClock clock_;
-  const Duration time_;
+  const Duration limit_;
   std::unique_ptr<MemfdMemory> memory_;
   std::optional<Instant> begin_;
   bool is_told_ = false;
@@ -122,7 +122,7 @@ class ReceivingHost final : public Host {
     CHECK_EQ(stream->ReturnTokens({tokens, got.frags}),
              ReturnResult::kReturned);
     bytes_ += got.bytes;
-    if (IsOver()) Print({{"bytes", bytes_}, {"seconds", time().seconds()}});
+    if (IsOver()) Print({{"bytes", bytes_}, {"seconds", limit().seconds()}});
     return got.frags > 0;
   }
 

@@ -297,8 +297,8 @@ void Engine::GrowSendLimit(EngineStream& s) {
   s.send_limit = std::max(s.send_limit, std::min(want, s.send_budget_bytes));
 }
 
-// What was acknowledged takes no room, though its span is not done: behind a long
-// one the next is taken while the network still has work.
+// What was acknowledged takes no room, though its span is not done: behind a
+// long one the next is taken while the network still has work.
 bool Engine::HasSendRoom(const EngineStream& s) const {
   const uint64_t unacked = s.send_queue.end() - s.connection.acked_offset();
   return unacked < s.send_limit && s.send_queue.free_spans() > 0;
