@@ -88,7 +88,7 @@ class Host {
     is_told_ = true;
     return true;
   }
-  Duration limit() const { return time_; }
+  Duration limit() const { return limit_; }
 
   std::unique_ptr<Stack> stack;
   PoolId pool;
