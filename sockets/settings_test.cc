@@ -148,6 +148,9 @@ TEST(TcpInfoTest, FieldsAreTrue) {
   EXPECT_EQ(out.tcpi_data_segs_in, 0u);
   EXPECT_EQ(out.tcpi_delivered, out.tcpi_data_segs_out + 1);  // And the SYN.
   EXPECT_GT(out.tcpi_delivery_rate, 0u);
+  EXPECT_GT(out.tcpi_busy_time, 0u);
+  EXPECT_LE(out.tcpi_rwnd_limited + out.tcpi_sndbuf_limited,
+            out.tcpi_busy_time);
   EXPECT_EQ(out.tcpi_reordering, 3u);
   EXPECT_GT(in.tcpi_rcv_rtt, 0u);
   EXPECT_GT(in.tcpi_rcv_space, 0u);
@@ -157,6 +160,44 @@ TEST(TcpInfoTest, FieldsAreTrue) {
   EXPECT_EQ(in.tcpi_rcv_mss, 1448u);
   EXPECT_EQ(in.tcpi_segs_in, out.tcpi_segs_out);
   EXPECT_EQ(in.tcpi_data_segs_out, 0u);
+  EXPECT_EQ(in.tcpi_busy_time, 0u);
+}
+
+// The engine keeps the limit of what is queued: its refusals count, as long as
+// there is no room.
+TEST(TcpInfoTest, TheSendBufferHeldItBack) {
+  TwoStacks::Options options;
+  options.stack.tcp.send_budget_bytes = 4096;  // One buffer of 16 KiB.
+  options.stack.tcp.initial_window_segments = 20;
+  TwoStacks net(options);
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  const std::vector<std::byte> text(1 << 20);
+  // Until the window is full of what was sent, and the queue behind it.
+  const MonotonicClock clock;
+  const auto poll_for = [&](Duration time, bool is_writer) {
+    const Instant start = clock.Now();
+    ASSERT_TRUE(net.Until([&] {
+      if (is_writer) (void)*pair.client->SendHost(text);
+      return clock.Now() - start > time;
+    }));
+  };
+  ASSERT_EQ(*pair.client->SendHost({text.data(), 1000}), 1000u);
+  poll_for(20_ms, false);
+  EXPECT_EQ(pair.client->tcp_info()->tcpi_sndbuf_limited, 0u);
+  // Nobody acknowledges: all that the queue takes is sent, and more waits.
+  const Instant start = clock.Now();
+  (void)*pair.client->SendHost(text);
+  while (clock.Now() - start < 30_ms) net.client().stack->Poll();
+  TcpInfo info = *pair.client->tcp_info();
+  EXPECT_EQ(info.tcpi_notsent_bytes, 0u);
+  EXPECT_GE(info.tcpi_sndbuf_limited, 20'000u);
+  // A reader who does not read: it is the window now.
+  poll_for(200_ms, true);
+  info = *pair.client->tcp_info();
+  EXPECT_GT(info.tcpi_notsent_bytes, 0u);
+  EXPECT_GE(info.tcpi_rwnd_limited, 50'000u);
+  EXPECT_GE(info.tcpi_busy_time,
+            info.tcpi_rwnd_limited + info.tcpi_sndbuf_limited);
 }
 
 // -- settings -----------------------------------------------------------------

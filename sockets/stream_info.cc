@@ -42,6 +42,9 @@ uint32_t Low32(uint64_t value) { return static_cast<uint32_t>(value); }
 uint32_t Micros(Duration d) {
   return static_cast<uint32_t>(std::min<int64_t>(d.microseconds(), UINT32_MAX));
 }
+uint64_t Micros64(Duration d) {
+  return static_cast<uint64_t>(std::max<int64_t>(d.microseconds(), 0));
+}
 // Since `then`; 0 for what never was.
 uint32_t MillisSince(Instant then, Instant now) {
   if (then == Instant()) return 0;
@@ -56,6 +59,10 @@ void FillTimes(const Connection::Stats& stats, Instant now, TcpInfo* info) {
   info->tcpi_rtt = Micros(stats.srtt);
   info->tcpi_rttvar = Micros(stats.rttvar);
   info->tcpi_min_rtt = Micros(stats.rtt_min);
+  const SenderTime& sender = stats.sender_time;
+  info->tcpi_busy_time = Micros64(sender.busy(now));
+  info->tcpi_rwnd_limited = Micros64(sender.rwnd_limited(now));
+  info->tcpi_sndbuf_limited = Micros64(sender.sndbuf_limited(now));
   info->tcpi_last_data_sent = MillisSince(stats.last_text_sent, now);
   info->tcpi_last_data_recv = MillisSince(stats.last_text_taken, now);
   info->tcpi_last_ack_recv = MillisSince(stats.last_ack_arrival, now);

@@ -1,13 +1,13 @@
 // TcpInfo: what Linux's TCP_INFO says of a connection, in its layout (struct
 // tcp_info of <linux/tcp.h>), under its names and in its units: microseconds
-// for rto, ato, rtt, rttvar, min_rtt, rcv_rtt; milliseconds for tcpi_last_*;
+// for rto, ato, rtt, rttvar, min_rtt, rcv_rtt, busy_time, rwnd_limited,
+// sndbuf_limited; milliseconds for tcpi_last_*;
 // segments for cwnd, ssthresh and the counts; bytes where the name says so.
 //
 // Every field is true. Those that this TCP does not have are 0, as in a Linux
 // that has not measured them: fackets and last_ack_sent (which Linux does not
-// keep either), busy_time, rwnd_limited, sndbuf_limited, rehash,
-// fastopen_client_fail. max_pacing_rate is ~0: no limit. reordering is what
-// Linux would have measured; RACK decides by time.
+// keep either), rehash, fastopen_client_fail. max_pacing_rate is ~0: no limit.
+// reordering is what Linux would have measured; RACK decides by time.
 #ifndef SOCKETS_TCP_INFO_H_
 #define SOCKETS_TCP_INFO_H_
 

@@ -82,6 +82,7 @@ SendOutcome Engine::SendDevice(EngineStream& s, uint64_t iova, uint32_t lkey,
                                std::span<const DeviceSpan> spans,
                                uint64_t cookie) {
   if (!HasSendRoom(s) || s.send_queue.free_spans() < spans.size()) {
+    s.connection.OnSendRefused(now_);
     return SendOutcome::kWouldBlock;
   }
   uint64_t bytes = 0;
@@ -134,6 +135,7 @@ size_t Engine::SendHost(EngineStream& s, std::span<const std::byte> bytes) {
     taken += take;
   }
   if (taken > 0) CHECK_EQ(s.connection.Send(taken), taken);
+  if (taken < bytes.size()) s.connection.OnSendRefused(now_);
   MarkDirty(s);
   return taken;
 }

@@ -257,6 +257,9 @@ void Engine::FinishSends(EngineStream& s) {
     }
     s.send_queue.PopDone();
   }
+  if (s.connection.user_waits() && HasSendRoom(s)) {
+    s.connection.OnSendRoom(now_);
+  }
 }
 
 Readiness Engine::ReadinessOf(const EngineStream& s) const {

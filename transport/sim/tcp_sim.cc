@@ -156,10 +156,8 @@ class Run {
     client_.Finish(now_);
     server_.Finish(now_);
     const uint64_t read = client_.bytes_read() + server_.bytes_read();
-    if (read != read_) {
-      read_ = read;
-      result_.data_took = now_ - start_;
-    }
+    if (read > read_) result_.data_took = now_ - start_;
+    read_ = read;
     failure_ =
         !client_.failure().empty() ? client_.failure() : server_.failure();
     if (failure_.empty()) failure_ = CheckDelivery();

@@ -236,6 +236,88 @@ TEST(TcpSimTest, OneByteSegmentsAgainstAFullWindow) {
   }
 }
 
+// What tcp_info says held a sender back is what did: each path, reader and
+// writer is slow in one way alone.
+TEST(TcpSimTest, WhatHeldTheSenderBack) {
+  struct Row {
+    const char* name;
+    std::function<void(TcpSimSetup*)> set;
+    // Of the time until the last byte was read: at least, at most. It is busy
+    // until it knows of that.
+    double busy[2];
+    double window[2];
+    double buffer[2];
+  };
+  const Row rows[] = {
+      {"the network",
+       [](TcpSimSetup* s) { s->faults.bits_per_second = 10'000'000; },
+       {0.9, 1.01},
+       {0, 0.05},
+       {0, 0.05}},
+      {"a lossy network",
+       [](TcpSimSetup* s) {
+         s->faults.loss = 0.05;
+         s->seed = 2;  // It loses no SYN.
+       },
+       {0.9, 1.2},
+       {0, 0.05},
+       {0, 0.05}},
+      {"a slow reader",
+       [](TcpSimSetup* s) {
+         s->connection.receive.byte_budget = 20'000;
+         s->server.max_read = 2'000;
+         s->server.read_gap = 20_ms;
+       },
+       {0.9, 1.01},
+       {0.8, 1},
+       {0, 0.05}},
+      {"a small send buffer",
+       [](TcpSimSetup* s) {
+         s->connection.send_queue_limit_bytes = 10'000;
+         s->connection.nodelay = true;  // Nagle would hold something back.
+       },
+       {0.9, 1.01},
+       {0, 0.05},
+       {0.7, 1}},
+      {"little to say",  // 500 bytes every 500 ms, 21 ms each.
+       [](TcpSimSetup* s) {
+         s->client.bytes_to_write = 20'000;
+         s->client.max_write = 1'000;
+         s->client.write_gap = 1_s;
+       },
+       {0.03, 0.06},
+       {0, 0},
+       {0, 0}}};
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.name);
+    TcpSimSetup setup;
+    setup.faults = {.delay = 10_ms, .queue_limit_frames = 1000};
+    setup.client.bytes_to_write = 1'000'000;
+    setup.slot_count = 2048;
+    setup.connection.max_slot_quota = 1024;
+    setup.connection.receive = {.byte_budget = 1 << 20, .slot_quota = 1024};
+    setup.connection.send_queue_limit_bytes = 4 << 20;
+    setup.connection.max_segments_in_flight = 4096;
+    setup.connection.delayed_ack_time = 1_ms;
+    row.set(&setup);
+    const TcpSimResult r = RunTcpSim(setup);
+    ASSERT_EQ(r.failure, "");
+    const SenderTime& time = r.client.sender_time;
+    ASSERT_EQ(time.phase(), SenderTime::Phase::kIdle) << "at the end";
+    const auto share = [&](Duration d) {
+      return d.seconds() / r.data_took.seconds();
+    };
+    const double busy = share(time.busy(Instant()));
+    const double window = share(time.rwnd_limited(Instant()));
+    const double buffer = share(time.sndbuf_limited(Instant()));
+    EXPECT_TRUE(row.busy[0] <= busy && busy <= row.busy[1]) << busy;
+    EXPECT_TRUE(row.window[0] <= window && window <= row.window[1]) << window;
+    EXPECT_TRUE(row.buffer[0] <= buffer && buffer <= row.buffer[1]) << buffer;
+    // The server only reads.
+    EXPECT_LE(r.server.sender_time.busy(Instant()), 30_ms);
+  }
+}
+
 // RFC 5961: somebody off the path who guesses resets nothing and corrupts
 // nothing, be it with a reset, a SYN, an ACK or text, in the window or not.
 TEST(TcpSimTest, ABlindAttackerDoesNoHarm) {

@@ -127,6 +127,7 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now, AckNews* news) {
     uint64_t used = queued_offset_ - acked_offset_;
     if (send_was_short_ && 4 * used <= 3 * options_.send_queue_limit_bytes) {
       send_was_short_ = false;
+      OnSendRoom(now);
       Raise(Event::Kind::kWritable);
     }
   }
@@ -138,6 +139,7 @@ void Connection::AdvanceSndUna(const Segment& seg, Instant now, AckNews* news) {
   if (tcb_.snd_una == tcb_.snd_nxt) {
     timers_.Stop(Timer::kRetransmit);
     timers_.Stop(Timer::kUser);
+    if (unsent_bytes() == 0) counts_.sender_time.Enter(Phase::kIdle, now);
   } else {
     RestartRetransmitTimer(now);  // RFC 6298 (5.3).
     if (user_timeout_) {

@@ -28,7 +28,7 @@ uint64_t Connection::Send(uint64_t bytes) {
                   std::min(used, options_.send_queue_limit_bytes);
   uint64_t taken = std::min(bytes, room);
   queued_offset_ += taken;
-  if (taken < bytes) send_was_short_ = true;
+  if (taken < bytes) send_was_short_ = user_waits_ = true;
   return taken;
 }
 

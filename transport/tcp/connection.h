@@ -60,6 +60,7 @@
 #include "transport/tcp/sack_scoreboard.h"
 #include "transport/tcp/segment.h"
 #include "transport/tcp/send_source.h"
+#include "transport/tcp/sender_time.h"
 #include "transport/tcp/state.h"
 #include "transport/tcp/tcb.h"
 #include "transport/tcp/timers.h"
@@ -98,6 +99,19 @@ class Connection {
   // to be offered again after kWritable. 0 after Close() or the end. Allowed
   // before ESTABLISHED: it is sent then.
   uint64_t Send(uint64_t bytes);
+  // Where the caller keeps the limit itself: the user had more than there is
+  // room for; and there is room again. For SenderTime alone.
+  void OnSendRefused(Instant now) {
+    user_waits_ = true;
+    if (NeedsSendRoom()) counts_.sender_time.Enter(Phase::kSendBuffer, now);
+  }
+  bool user_waits() const { return user_waits_; }
+  void OnSendRoom(Instant now) {
+    user_waits_ = false;
+    if (counts_.sender_time.phase() == Phase::kSendBuffer) {
+      counts_.sender_time.Enter(Phase::kBusy, now);
+    }
+  }
   void SetNoDelay(bool is_on) { nodelay_ = is_on; }
   // What Send() took so far is urgent. A mark in the stream, nothing more; new
   // applications should have no use for it (RFC 6093 5, SHLD-13).
@@ -201,6 +215,7 @@ class Connection {
   void CheckInvariants() const;
 
  private:
+  using Phase = SenderTime::Phase;
   enum class Recovery : uint8_t {
     kOpen,          // Nothing known to be lost.
     kFastRecovery,  // RFC 6582, 6675: until `recover_` is acknowledged.
@@ -406,6 +421,16 @@ class Connection {
     return cwnd > pipe() ? cwnd - pipe() : 0;
   }
   uint64_t unsent_bytes() const { return queued_offset_ - sent_offset_; }
+  // All is sent, nothing else holds text back, and the user has more of it.
+  bool NeedsSendRoom() const {
+    return user_waits_ && unsent_bytes() == 0 && flight_size() > 0 &&
+           cwnd_room() >= smss_;
+  }
+  // The next segment may leave but for the peer's window.
+  bool IsWindowLimited() const {
+    const uint64_t next = std::min<uint64_t>(unsent_bytes(), smss_);
+    return flight_size() + next > tcb_.snd_wnd && cwnd_room() >= next;
+  }
   bool fin_is_due() const {
     return close_requested_ && !fin_sent_ && unsent_bytes() == 0;
   }
@@ -439,6 +464,7 @@ class Connection {
   bool front_is_split_ = false;  // A part of ready_.front() was handed over.
   bool is_passive_ = false;
   bool send_was_short_ = false;    // kWritable is owed when room comes.
+  bool user_waits_ = false;        // For room to queue more.
   bool override_is_due_ = false;   // The persist timer fired.
   bool cwnd_is_limiting_ = false;  // Up to cwnd_limited_to_.
   bool keepalive_probe_is_due_ = false;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/time.h"
+#include "transport/tcp/sender_time.h"
 
 namespace devwire {
 
@@ -66,6 +67,7 @@ struct ConnectionStats {
   uint32_t sacked = 0;      // SACKed, or told by duplicate ACKs,
   uint32_t lost = 0;        // thought lost, also where sent again since, and
   uint32_t sent_again = 0;  // sent again, and neither SACKed nor lost again.
+  SenderTime sender_time;
   Instant last_text_sent;   // Of ESTABLISHED, when there was none.
   Instant last_text_taken;  // In or out of order; zero: never.
   Instant last_ack_arrival;

@@ -21,7 +21,11 @@ constexpr uint32_t kFRtoSegments = 2;  // RFC 5682 2.1 (2b).
 bool Connection::PollOwed(Instant now, const TxLimits& limits, TxSegment* out) {
   if (now >= NextDeadline()) OnDeadline(now);
   if (reset_owed_) return PollReset(out);
-  if (is_held_ || state_ <= State::kListen) return false;
+  if (state_ <= State::kListen) {
+    counts_.sender_time.Enter(Phase::kIdle, now);
+    return false;
+  }
+  if (is_held_) return false;
   if (state_ <= State::kSynReceived) {
     if (PollSyn(now, out)) return true;
     if (state_ == State::kSynSent) return false;
@@ -175,6 +179,7 @@ bool Connection::PollLost(Instant now, const TxLimits& limits, TxSegment* out) {
     if (pipe() > 0) return false;
     frto_ = FRto::kOff;
   }
+  counts_.sender_time.Enter(Phase::kBusy, now);
   SentSegment lost = *retransmit_queue_.NextLost();
   if (lost.payload_bytes() > smss_) [[unlikely]] {
     if (snd_mss_.probe_end == lost.end()) OnProbeLost();
@@ -353,6 +358,8 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
   const bool is_all = bytes == unsent_bytes();
   const bool with_fin = is_all && close_requested_ && !retransmit_queue_.full();
   if (bytes == 0 && !with_fin) {
+    counts_.sender_time.Enter(
+        IsWindowLimited() ? Phase::kReceiveWindow : Phase::kBusy, now);
     // Nothing in flight whose ACK would wake us: a timer must.
     if (flight_size() == 0 && !timers_.IsSet(Timer::kPersist) &&
         !timers_.IsSet(Timer::kPacing)) {
@@ -431,6 +438,10 @@ inline void Connection::RecordSent(SeqNum seq, uint32_t payload, uint8_t flags,
     prr_.OnSent(sent_payload);
   }
   if (MayProbe()) SetProbeTimer(now);
+  if (!has_syn) {
+    counts_.sender_time.Enter(
+        NeedsSendRoom() ? Phase::kSendBuffer : Phase::kBusy, now);
+  }
 }
 
 // One byte beyond a closed window. RFC 9293 3.8.6.1. It counts as sent only

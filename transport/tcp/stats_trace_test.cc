@@ -225,6 +225,94 @@ TEST(DeliveryRateTrace, ACongestionControlGetsEverySample) {
   EXPECT_EQ(Recorder::samples[1].prior_delivered, 0u);
 }
 
+// -- what held the sender back ------------------------------------------------
+
+Duration Busy(Trace& t) { return Of(t).sender_time.busy(t.now()); }
+Duration WindowLimited(Trace& t) {
+  return Of(t).sender_time.rwnd_limited(t.now());
+}
+Duration BufferLimited(Trace& t) {
+  return Of(t).sender_time.sndbuf_limited(t.now());
+}
+
+// From the first text until all is acknowledged, FIN included; not while idle.
+TEST(SenderTimeTrace, BusyUntilAllIsAcknowledged) {
+  Trace t = TenInFlight(/*queued=*/10);
+  EXPECT_EQ(Busy(t), Duration()) << "nor by the handshake";
+  t.At(150_ms);
+  EXPECT_EQ(Busy(t), 50_ms);
+  t.At(200_ms).In(AckTo(10)).OutNothing();
+  t.At(500_ms);
+  EXPECT_EQ(Busy(t), 100_ms);
+  t.Close().OutCount(1);
+  t.At(520_ms).In(".  1:1(0) ack 10002").OutNothing();
+  t.At(900_ms);
+  EXPECT_EQ(Busy(t), 120_ms);
+  EXPECT_EQ(WindowLimited(t) + BufferLimited(t), Duration());
+}
+
+TEST(SenderTimeTrace, AWindowThatIsTooSmall) {
+  Trace t = Trace::Established({.peer_wnd = 2500});
+  t.Send(4000).OutCount(2);
+  t.At(30_ms).In(AckTo(1)).OutCount(1);  // 500 bytes of room, never a segment.
+  EXPECT_EQ(WindowLimited(t), 30_ms);
+  t.At(50_ms).In(AckTo(2) + " win 4000").OutCount(1);
+  t.At(80_ms);
+  EXPECT_EQ(WindowLimited(t), 50_ms);
+  t.In(AckTo(4)).OutNothing();
+  t.At(100_ms);
+  EXPECT_EQ(Busy(t), 80_ms);
+  // Closed: waiting for it to open is busy too.
+  t.In(AckTo(4) + " win 0").Send(10).OutNothing();
+  t.At(110_ms);
+  EXPECT_EQ(WindowLimited(t), 60_ms);
+  EXPECT_EQ(Busy(t), 90_ms);
+}
+
+// A small congestion window is not the peer's fault.
+TEST(SenderTimeTrace, CongestionControlIsNeither) {
+  Trace t = TenInFlight(/*queued=*/100);
+  t.At(200_ms);
+  EXPECT_EQ(Busy(t), 100_ms);
+  EXPECT_EQ(WindowLimited(t) + BufferLimited(t), Duration());
+}
+
+TEST(SenderTimeTrace, ABufferThatIsTooSmall) {
+  Trace::Setup setup;
+  setup.options.send_queue_limit_bytes = 4000;
+  Trace t = Trace::Established(setup);
+  EXPECT_EQ(t.connection().Send(10'000), 4000u);
+  t.OutCount(4);
+  t.At(20_ms).In(AckTo(1)).OutNothing();  // A quarter is free: room again.
+  EXPECT_EQ(BufferLimited(t), 20_ms);
+  t.At(50_ms).Send(500).OutCount(1);
+  t.At(60_ms).In(AckTo(4)).OutNothing();
+  EXPECT_EQ(BufferLimited(t), 20_ms) << "the user had no more";
+  EXPECT_EQ(Busy(t), 60_ms);
+}
+
+// The same where the caller keeps the limit.
+TEST(SenderTimeTrace, ABufferThatTheCallerKeeps) {
+  Trace t = Trace::Established();
+  t.Send(2000).OutCount(2);
+  t.At(10_ms);
+  t.connection().OnSendRefused(t.now());
+  t.At(30_ms);
+  EXPECT_EQ(BufferLimited(t), 20_ms);
+  t.connection().OnSendRoom(t.now());
+  t.At(40_ms);
+  EXPECT_EQ(BufferLimited(t), 20_ms);
+  EXPECT_EQ(Busy(t), 40_ms);
+}
+
+TEST(SenderTimeTrace, EndsWithTheConnection) {
+  Trace t = Trace::Established();
+  t.Send(2000).OutCount(2);
+  t.At(10_ms).Abort().OutCount(1);
+  t.OutNothing().At(30_ms);
+  EXPECT_EQ(Busy(t), 10_ms);
+}
+
 // -- how disordered -----------------------------------------------------------
 
 // Segment 0 was overtaken by 1 to 4, as Linux measures it: from its beginning
