@@ -262,6 +262,14 @@ absl::StatusOr<StackCounters> Stack::Counters() {
   return out;
 }
 
+PayloadBytes Stack::Payload() const {
+  if (!core_->Usable().ok()) return {};
+  const EngineCounters& c = core_->engine->counters();
+  return {.in = c.device_bytes.value() + c.linear_bytes.value() +
+                c.host_bytes.value(),
+          .out = c.bytes_out.value()};
+}
+
 IpAddress Stack::address() const { return core_->options.address; }
 uint32_t Stack::mtu() const { return core_->options.mtu; }
 MacAddress Stack::mac() const {

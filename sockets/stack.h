@@ -79,6 +79,13 @@ struct StackCounters {
   std::vector<Named> events;  // rules, moves, ARP..., those that are not zero
 };
 
+// Payload since the stack was opened: handed to the application, and posted to
+// the NIC (what was sent again counts again).
+struct PayloadBytes {
+  uint64_t in = 0;
+  uint64_t out = 0;
+};
+
 // Slots of one bound region (or of the stack's host pool) by owner.
 struct MemoryUse {
   uint32_t slot_bytes = 0;
@@ -123,6 +130,8 @@ class Stack {
   bool Poll();
 
   absl::StatusOr<StackCounters> Counters();
+  // Zeros once the stack is closed. Neither allocates nor waits; any thread.
+  PayloadBytes Payload() const;
   IpAddress address() const;
   MacAddress mac() const;
   uint32_t mtu() const;

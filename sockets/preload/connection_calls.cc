@@ -11,6 +11,14 @@
 namespace devwire::preload {
 namespace {
 
+// What a socket is that is not TCP's, in words.
+const char* KindOf(int domain, int type) {
+  if (domain == AF_UNIX) return "a UNIX socket";
+  if (domain == AF_NETLINK) return "a netlink socket";
+  if (domain != AF_INET && domain != AF_INET6) return "of another family";
+  return (type & 0xf) == SOCK_DGRAM ? "a datagram socket" : "not of TCP";
+}
+
 int64_t TakeConnection(Shim& shim, int fd, const Endpoint& remote) {
   std::shared_ptr<TakenSocket> socket;
   {
@@ -89,6 +97,27 @@ using devwire::Endpoint;
 
 extern "C" {
 
+int socket(int domain, int type, int protocol) {
+  const int fd = real().socket(domain, type, protocol);
+  Shim* const shim = fd < 0 ? nullptr : Shim::Get();
+  if (shim == nullptr) return fd;
+  if (IsTcp(fd)) {
+    shim->account().Made(fd);
+  } else {
+    shim->account().Passed(fd, KindOf(domain, type));
+  }
+  return fd;
+}
+int socketpair(int domain, int type, int protocol, int ends[2]) {
+  const int result = real().socketpair(domain, type, protocol, ends);
+  Shim* const shim = result < 0 ? nullptr : Shim::Get();
+  if (shim == nullptr) return result;
+  for (int i = 0; i < 2; ++i) {
+    shim->account().Passed(ends[i], KindOf(domain, type));
+  }
+  return result;
+}
+
 int bind(int fd, const sockaddr* address, socklen_t size) {
   Shim* const shim = Shim::Get();
   const auto local = ToEndpoint(address, size);
@@ -104,18 +133,16 @@ int listen(int fd, int backlog) {
   const Taken taken(fd);
   if (taken) return taken.socket->is_listener() ? 0 : Answer(-EINVAL);
   Shim* const shim = taken.shim;
-  if (shim == nullptr || !shim->config().take_listen || !IsTcp(fd)) {
+  if (shim == nullptr || !IsTcp(fd)) return real().listen(fd, backlog);
+  sockaddr_storage storage = {};
+  socklen_t size = sizeof(storage);
+  auto* const address = reinterpret_cast<sockaddr*>(&storage);
+  if (getsockname(fd, address, &size) != 0) return -1;
+  const std::optional<Endpoint> local = ToEndpoint(address, size);
+  if (!local || !shim->Takes(fd, Direction::kListen, *local)) {
+    // What we only noted is the kernel's to refuse.
+    if (shim->BoundTo(fd) && real().bind(fd, address, size) != 0) return -1;
     return real().listen(fd, backlog);
-  }
-  std::optional<Endpoint> local = shim->BoundTo(fd);
-  if (!local) {
-    sockaddr_storage storage = {};
-    socklen_t size = sizeof(storage);
-    auto* const address = reinterpret_cast<sockaddr*>(&storage);
-    if (real().getsockname(fd, address, &size) == 0) {
-      local = ToEndpoint(address, size);
-    }
-    if (!local || !IsAny(local->ip)) return real().listen(fd, backlog);
   }
   return Answer(TakeListener(*shim, fd, *local, backlog));
 }
@@ -128,8 +155,8 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
     return Answer(taken.socket->ConnectAgain());
   }
   const auto remote = ToEndpoint(address, size);
-  if (taken.shim == nullptr || !taken.shim->config().take_connect || !remote ||
-      !taken.shim->IsReachable(remote->ip) || !IsTcp(fd)) {
+  if (taken.shim == nullptr || !remote || !IsTcp(fd) ||
+      !taken.shim->Takes(fd, Direction::kConnect, *remote)) {
     return real().connect(fd, address, size);
   }
   return Answer(TakeConnection(*taken.shim, fd, *remote));
@@ -138,7 +165,13 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
 int accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
-  if (!taken) return real().accept4(fd, address, size, flags);
+  if (!taken) {
+    const int accepted = real().accept4(fd, address, size, flags);
+    if (accepted >= 0 && taken.shim != nullptr) {
+      taken.shim->account().Passed(accepted, "accepted by the kernel");
+    }
+    return accepted;
+  }
   return Answer(Accept(taken, fd, address, size, flags));
 }
 int accept(int fd, sockaddr* address, socklen_t* size) {

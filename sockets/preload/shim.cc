@@ -8,27 +8,30 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/clock.h"
 #include "base/thread.h"
-#include "memreg/verbs_library.h"
+#include "sockets/preload/guardian.h"
+#include "sockets/preload/open_stack.h"
 #include "sockets/preload/real_libc.h"
+#include "sockets/preload/sockaddr.h"
 
 namespace devwire::preload {
 namespace {
 
-void Say(const absl::Status& status) {
-  const std::string text(status.message());
-  fprintf(stderr, "devwire: %s\n", text.c_str());
+// How it became ours, for log.explain.
+std::string Describe(const TakenSocket& socket, bool is_accepted) {
+  const std::string local = socket.local().ToString();
+  if (socket.is_listener()) return absl::StrCat("listens on ", local);
+  return absl::StrCat(is_accepted ? "accepted on " : "connects from ", local,
+                      is_accepted ? " from " : " to ",
+                      socket.remote().ToString());
 }
 
-bool IsInPrefix(const IpAddress& ip, const IpAddress& net, uint8_t bits) {
-  if (ip.family != net.family) return false;
-  for (unsigned i = 0; i < bits; ++i) {
-    const unsigned mask = 0x80u >> (i % 8);
-    if (((ip.bytes[i / 8] ^ net.bytes[i / 8]) & mask) != 0) return false;
-  }
-  return true;
-}
+// The port may be another's for as long: of a process that has just died, or
+// of its guardian.
+constexpr Duration kOpenPatience = 2_s;
 
 }  // namespace
 
@@ -43,11 +46,11 @@ Shim* Shim::Get() {
   static std::once_flag once;
   std::call_once(once, [] {
     if (const char* path = getenv("DEVWIRE_CONFIG"); path != nullptr) {
-      absl::StatusOr<ShimConfig> config = ReadShimConfig(path);
+      absl::StatusOr<ShimConfig> config = ReadShimConfig(path, environ);
       if (config.ok()) {
         shim = new Shim(*std::move(config));
       } else {
-        Say(config.status());
+        Log().Say(LogLevel::kError, config.status());
       }
     }
     is_made.store(true, std::memory_order_release);
@@ -62,9 +65,22 @@ Shim* g_shim = nullptr;  // Set before any fork of a process that has one.
 
 }  // namespace
 
-Shim::Shim(ShimConfig config) : config_(std::move(config)) {
+Shim::Shim(ShimConfig config)
+    : config_(std::move(config)),
+      log_(config_.log_level, config_.log_file),
+      program_(ThisProgram()),
+      account_(config_, &log_, program_.invoked) {
   g_shim = this;
-  pthread_atfork(nullptr, nullptr, [] { g_shim->is_in_child_ = true; });
+  pthread_atfork(nullptr, nullptr, [] { g_shim->ForkedChild(); });
+}
+
+// A child of a process that has taken nothing is free to begin: daemon(3).
+void Shim::ForkedChild() {
+  if (stack_ != nullptr) {
+    is_in_child_ = true;
+  } else {
+    account_.ForkedChild();
+  }
 }
 
 bool Shim::IsParents(int fd) {
@@ -74,11 +90,12 @@ bool Shim::IsParents(int fd) {
     return false;
   }
   if (!has_said_so_.exchange(true)) {
-    fprintf(stderr,
-            "devwire: process %d uses socket %d of the process that it was "
-            "forked from: that one keeps it. Fork before the first listen or "
-            "connect\n",
-            getpid(), fd);
+    log_.Say(
+        LogLevel::kWarning,
+        absl::StrFormat(
+            "process %d uses socket %d of the process that it was forked from: "
+            "that one keeps it. Fork before the first listen or connect",
+            getpid(), fd));
   }
   return true;
 }
@@ -101,46 +118,95 @@ std::shared_ptr<TakenSocket> Shim::Find(int fd) {
   return found == table_.end() ? nullptr : found->second;
 }
 
-bool Shim::IsReachable(const IpAddress& ip) const {
+std::string Shim::WhyNotReachable(Direction direction,
+                                  const IpAddress& ip) const {
   const StackOptions& s = config_.stack;
-  if (ip == s.address || ip == IpAddress() || ip.family != s.address.family) {
-    return false;
+  const std::string text = ip.ToString();
+  if (direction == Direction::kListen) {
+    if (IsAny(ip) || ip == s.address) return {};
+    return absl::StrCat(text, " is not the device's address");
   }
-  if (IsInPrefix(ip, s.address, s.prefix_bits)) return true;
-  if (ip.is_v4() && ip.bytes[0] == 127) return false;
-  return s.gateway.has_value();
+  if (ip.is_v4() && (ip.bytes[0] == 127 || IsAny(ip))) {
+    return absl::StrCat(text, " is a loopback address");
+  }
+  if (ip.family != s.address.family) {
+    return absl::StrCat(text, " is not of the family of the device's address");
+  }
+  if (ip == s.address) {
+    return absl::StrCat(text, " is the device's own address");
+  }
+  if (AddressPrefix{s.address, s.prefix_bits}.Contains(ip) || s.gateway) {
+    return {};
+  }
+  return absl::StrCat(text, " is not in ", s.address.ToString(), "/",
+                      s.prefix_bits, ", and there is no gateway");
+}
+
+bool Shim::Takes(int fd, Direction direction, const Endpoint& endpoint) {
+  std::string why = WhyNotReachable(direction, endpoint.ip);
+  if (why.empty()) {
+    const TakeDecision decision =
+        Decide(config_.take, program_, direction, endpoint);
+    if (decision.take) return true;
+    why = absl::StrCat(endpoint.ToString(), ": ", decision.why, " says no");
+  }
+  account_.Passed(fd, why);
+  return false;
 }
 
 Stack* Shim::OpenStack() {
   if (stack_ != nullptr || has_failed_) return stack_.get();
   has_failed_ = true;  // Unless all of it works.
-  if (auto status = LoadVerbsLibrary(config_.stack.verbs_library);
-      !status.ok()) {
-    return Say(status), nullptr;
-  }
-  if (!config_.softnic.empty()) {
-    if (verbs().softnic_configure == nullptr ||
-        verbs().softnic_configure(config_.softnic.c_str()) != 0) {
-      fprintf(stderr, "devwire: stack.softnic: %s\n",
-              verbs().softnic_last_error == nullptr
-                  ? "this verbs library is no softnic"
-                  : verbs().softnic_last_error());
-      return nullptr;
-    }
-  }
-  auto stack = Stack::Open(config_.stack);
-  if (!stack.ok()) return Say(stack.status()), nullptr;
+  const auto say = [&](const absl::Status& status) {
+    log_.Say(LogLevel::kError, status);
+    return nullptr;
+  };
+  auto stack = preload::OpenStack(config_, kOpenPatience);
+  if (!stack.ok()) return say(stack.status());
   auto poller = (*stack)->NewPoller();
-  if (!poller.ok()) return Say(poller.status()), nullptr;
+  if (!poller.ok()) return say(poller.status());
   const auto event_fd = (*poller)->EventFd();
-  if (!event_fd.ok()) return Say(event_fd.status()), nullptr;
+  if (!event_fd.ok()) return say(event_fd.status());
   event_fd_ = *event_fd;
   stack_ = *std::move(stack);
   poller_ = *std::move(poller);
   has_failed_ = false;
+  StartRecord();
+  log_.Say(
+      LogLevel::kInfo,
+      absl::StrFormat("%s[%d] has opened %s, MAC %s, MTU %u", program_.invoked,
+                      getpid(), stack_->address().ToString(),
+                      MacToString(stack_->mac()), stack_->mtu()));
   progress_ = StartThread([this] { Run(); });
   progress_.detach();
   return stack_.get();
+}
+
+// What is taken lies from now on where the guardian finds it.
+void Shim::StartRecord() {
+  auto record =
+      MappedRecord::Make(program_.invoked, config_.stack.max_connections);
+  absl::Status status = record.status();
+  if (record.ok()) {
+    if (config_.guardian) status = StartGuardian(record->fd());
+    record->CloseFd();
+    account_.MoveTo(*std::move(record));
+  }
+  if (!status.ok()) log_.Say(LogLevel::kWarning, status);
+}
+
+void Shim::EndConnection(const TakenSocket* socket) {
+  const auto found = connections_.find(socket);
+  if (found == connections_.end()) return;
+  account_.EndConnection(found->second);
+  connections_.erase(found);
+}
+
+void Shim::NotePayload() {
+  const PayloadBytes bytes = stack_->Payload();
+  ProcessRecord& record = account_.record();
+  record.engine_bytes_in.store(bytes.in, std::memory_order_relaxed);
+  record.engine_bytes_out.store(bytes.out, std::memory_order_relaxed);
 }
 
 void Shim::Run() {
@@ -152,9 +218,11 @@ void Shim::Run() {
       const absl::StatusOr<size_t> waited = poller_->Wait(ready, Duration());
       if (!waited.ok()) return;
       count = *waited;
+      NotePayload();
       for (size_t i = 0; i < count; ++i) {
-        reinterpret_cast<TakenSocket*>(ready[i].user_data)
-            ->OnReady(ready[i].what);
+        auto* const socket = reinterpret_cast<TakenSocket*>(ready[i].user_data);
+        socket->OnReady(ready[i].what);
+        if ((ready[i].what & kFailed) != 0) EndConnection(socket);
       }
     }
     if (count > 0) continue;
@@ -186,7 +254,9 @@ std::optional<Endpoint> Shim::BoundTo(int fd) {
 
 // exit(3) and the return from main; not _exit(2), nor a signal.
 [[gnu::destructor]] void EndOfProcess() {
-  if (g_shim != nullptr && !g_shim->is_in_child_) g_shim->AtExit();
+  if (g_shim == nullptr || g_shim->is_in_child_) return;
+  g_shim->AtExit();
+  g_shim->account_.Report();
 }
 
 void Shim::AtExit() {
@@ -207,8 +277,13 @@ void Shim::AtExit() {
     is_under_way = false;
     for (auto& [fd, socket] : all) is_under_way |= socket->HasUnsent();
   }
+  NotePayload();
   // What is left is reset: a peer must not wait for a process that is gone.
   stack_.reset();
+  for (const auto& [socket, connection] : connections_) {
+    account_.EndConnection(connection);
+  }
+  connections_.clear();
 }
 
 int64_t Shim::Adopt(std::shared_ptr<TakenSocket> socket, int made_fd,
@@ -222,6 +297,14 @@ int64_t Shim::Adopt(std::shared_ptr<TakenSocket> socket, int made_fd,
   if (!added.ok()) {
     real().close(made_fd);
     return -ENOBUFS;
+  }
+  const int number = fd.value_or(made_fd);
+  account_.Taken(number, Describe(*socket, !fd.has_value()));
+  if (!socket->is_listener()) {
+    if (const auto connection =
+            account_.StartConnection(socket->local(), socket->remote())) {
+      connections_[socket.get()] = *connection;
+    }
   }
   if (!fd.has_value()) {
     Insert(made_fd, std::move(socket));
@@ -262,6 +345,7 @@ std::shared_ptr<TakenSocket> Shim::Remove(int fd) {
   for (const auto& [other, of] : table_) {
     if (of == socket) return nullptr;
   }
+  EndConnection(socket.get());
   return socket;
 }
 

@@ -25,7 +25,9 @@
 #include <unordered_map>
 
 #include "sockets/poller.h"
+#include "sockets/preload/account.h"
 #include "sockets/preload/config.h"
+#include "sockets/preload/log.h"
 #include "sockets/preload/taken_socket.h"
 #include "sockets/stack.h"
 
@@ -60,7 +62,9 @@ class Shim {
   std::shared_ptr<TakenSocket> Remove(int fd);
   // Sends what the call has queued.
   void Push() {
-    if (stack_ != nullptr) stack_->Poll();  // Null while the process exits.
+    if (stack_ == nullptr) return;  // While the process exits.
+    stack_->Poll();
+    NotePayload();
   }
   // --------------------------------------------------------------------------
 
@@ -71,14 +75,22 @@ class Shim {
   std::optional<Endpoint> BoundTo(int fd);
 
   const ShimConfig& config() const { return config_; }
-  // Its peer is reached through the device.
-  bool IsReachable(const IpAddress& ip) const;
+  Account& account() { return account_; }
+  // Whether a socket that is to be connected to `endpoint`, or to listen on it,
+  // is ours to take; what is not is accounted for.
+  bool Takes(int fd, Direction direction, const Endpoint& endpoint);
 
   std::mutex mutex;
 
  private:
   explicit Shim(ShimConfig config);
+  void ForkedChild();
   void Run();
+  // Why the device does not reach it; empty: it does.
+  std::string WhyNotReachable(Direction direction, const IpAddress& ip) const;
+  void StartRecord();
+  void EndConnection(const TakenSocket* socket);
+  void NotePayload();
   // The process ends: what was queued is sent, for kExitPatience at most.
   void AtExit();
   friend void EndOfProcess();
@@ -87,11 +99,16 @@ class Shim {
   static constexpr size_t kMaxFds = 1 << 20;
 
   const ShimConfig config_;
+  const Log log_;
+  const ProgramNames program_;
+  Account account_;
   std::unique_ptr<Stack> stack_;
   std::unique_ptr<Poller> poller_;
   int event_fd_ = -1;
   bool has_failed_ = false;
   std::thread progress_;
+  // What the guardian would reset.
+  std::unordered_map<const TakenSocket*, uint32_t> connections_;
 
   // A look without a lock: most descriptors are the kernel's.
   std::unique_ptr<std::atomic<bool>[]> is_taken_ {

@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""When a process ends without a word, its peers are told.
+
+  guardian_test.py DEVWIRE_RUN LIBDEVWIRE_PRELOAD LIBSOFTNIC
+
+Linux is the peer; every way a process can end, with connections that it made
+and that it accepted, busy ones and idle ones.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from shim_fixture import LINUX, MIB, OURS, main, report, wait_for
+
+PORT, BUSY, IDLE, ACCEPTED = 7000, 6, 6, 4
+
+# Opens all of them, says so, and then does what its first word says.
+VICTIM = f"""
+import os, socket, sys, threading, time
+def send(s):
+    while True:
+        s.sendall(b"x" * 65536)
+listener = socket.create_server(("{OURS}", 80))
+calls = [socket.create_connection(("{LINUX}", {PORT}))
+         for _ in range({BUSY + IDLE})]
+accepted = [listener.accept() for _ in range({ACCEPTED})]
+for s in calls[:{BUSY}]:
+    threading.Thread(target=send, args=(s,), daemon=True).start()
+print("ready", flush=True)
+time.sleep(0.3)
+end = sys.argv[1]
+if end == "_exit":
+    os._exit(3)
+elif end == "exec":
+    os.execvp("sleep", ["sleep", "5"])
+elif end == "abort":
+    os.abort()
+time.sleep(60)
+"""
+
+
+class Peer:
+    """A connection at Linux's end: reads, and notes when and how it ended."""
+
+    def __init__(self, s):
+        self.socket, self.bytes, self.error, self.time = s, 0, None, None
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        try:
+            while data := self.socket.recv(1 << 16):
+                self.bytes += len(data)
+        except OSError as e:
+            self.error = type(e).__name__
+        self.time = time.monotonic()
+
+
+def start(shim, end):
+    """The victim, ready, and its peers."""
+    with socket.create_server((LINUX, PORT)) as listener:
+        victim = subprocess.Popen(
+            shim.command(sys.executable, "-c", VICTIM, end), env=shim.env,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        peers = [Peer(listener.accept()[0]) for _ in range(BUSY + IDLE)]
+        for _ in range(ACCEPTED):
+            peers.append(Peer(socket.create_connection((OURS, 80))))
+        victim.stdout.readline()
+    return victim, peers
+
+
+def all_are_reset(peers, since, what, limit):
+    for peer in peers:
+        peer.thread.join(10)
+    ends = sorted(f"{p.error} after {p.time - since:.2f} s" if p.time else
+                  "nothing" for p in peers)
+    report(all(p.error == "ConnectionResetError" and p.time - since < limit
+               for p in peers), what, str(ends))
+
+
+def ends(shim):
+    for number, (end, kill, name) in enumerate(
+            (("wait", signal.SIGKILL, "kill -9"),
+             ("wait", signal.SIGTERM, "SIGTERM without a handler"),
+             ("_exit", None, "_exit"), ("abort", None, "abort"))):
+        victim, peers = start(shim, end)
+        if kill is not None:
+            time.sleep(0.2)
+            os.kill(victim.pid, kill)
+        victim.wait()
+        dead = time.monotonic()
+        all_are_reset(peers, dead, f"{name}: peers see resets within a second",
+                      limit=1)
+        moved = sum(p.bytes for p in peers)
+        said = shim.next_report("python3", number + 1)
+        # What it had posted since it last counted is missing.
+        report(moved > 0 and said["engine_bytes_out"] >= moved - MIB and
+               said["taken"] == 1 + BUSY + IDLE + ACCEPTED and
+               said["end"] == "death", f"{name}: the guardian reports", f"{moved} bytes, {said}")
+
+
+def execs(shim):
+    victim, peers = start(shim, "exec")
+    wait_for(lambda: "sleep" in open(f"/proc/{victim.pid}/comm").read())
+    all_are_reset(peers, time.monotonic(),
+                  "exec with connections open: peers see resets", limit=3)
+    victim.kill()
+    victim.wait()
+
+
+def who_ends_well_has_nothing_to_reset(shim):
+    """The next process gets the device at once, and the peer an end."""
+    script = (f"import socket\ns = socket.create_connection(('{LINUX}', {PORT}))"
+              "\ns.sendall(b'bye')\n")
+    for _ in range(3):
+        with socket.create_server((LINUX, PORT)) as listener:
+            victim = shim.start(sys.executable, "-c", script)
+            peer = Peer(listener.accept()[0])
+            victim.wait()
+            peer.thread.join(10)
+        report(peer.bytes == 3 and peer.error is None,
+               "exit: the peer sees the end", peer.error)
+
+
+def the_program_does_not_see_it(shim):
+    script = (
+        "import os, signal, socket\n"
+        "seen = []\n"
+        "signal.signal(signal.SIGCHLD, lambda *a: seen.append('SIGCHLD'))\n"
+        f"listener = socket.create_server(('{OURS}', 80))\n"
+        "try:\n"
+        "    seen.append(os.wait())\n"
+        "except ChildProcessError:\n"
+        "    pass\n"
+        "assert not seen, seen\n")
+    result = shim.run(sys.executable, "-c", script)
+    report(result.returncode == 0, "the guardian is nobody's child here",
+           result.stderr[-300:])
+
+
+def without(shim):
+    script = f"import socket; socket.create_server(('{OURS}', 80))"
+    shim.env["DEVWIRE_GUARDIAN"] = "/nonesuch"
+    result = shim.run(sys.executable, "-c", script)
+    report("cannot start /nonesuch: No such file" in result.stderr and
+           result.returncode == 0, "no guardian: a warning, and it runs",
+           result.stderr[-300:])
+    shim.env["DEVWIRE_STACK_GUARDIAN"] = "false"
+    result = shim.run(sys.executable, "-c", script)
+    report(result.stderr == "", "none wanted: no word", result.stderr[-300:])
+    del shim.env["DEVWIRE_GUARDIAN"], shim.env["DEVWIRE_STACK_GUARDIAN"]
+
+
+def test(shim, _):
+    ends(shim)
+    execs(shim)
+    who_ends_well_has_nothing_to_reset(shim)
+    the_program_does_not_see_it(shim)
+    without(shim)
+
+
+if __name__ == "__main__":
+    sys.exit(main(test))
