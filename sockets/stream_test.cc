@@ -622,6 +622,63 @@ TEST(PollerTest, LevelsRepeatAndEdgesDoNot) {
   EXPECT_EQ(ErrnoOf(poller->Remove(*pair.server)), ENOENT);
 }
 
+// An edge that ended and began again between two polls: the caller, who found
+// nothing left and waits, is told.
+class EdgeAgain : public testing::Test {
+ protected:
+  // What the client's poller has for us; the server is not polled.
+  Readiness Edges() {
+    std::array<Poller::Ready, 8> ready;
+    Readiness all = 0;
+    for (int polls = 0; polls < 100; ++polls) {
+      for (size_t i = 0, n = *poller_->Wait(ready, 0_ms); i < n; ++i) {
+        all |= ready[i].what;
+      }
+    }
+    return all;
+  }
+  // What the client sent arrives, and the answers wait in its NIC.
+  void PollServer() {
+    const MonotonicClock clock;
+    const Instant until = clock.Now() + 100_ms;  // Beyond a delayed ACK.
+    while (clock.Now() < until) net_.server().stack->Poll();
+  }
+
+  TwoStacks net_{{}};
+  TwoStacks::Pair pair_ = net_.Connect(std::nullopt, std::nullopt);
+  std::unique_ptr<Poller> poller_ = *net_.client().stack->NewPoller();
+};
+
+TEST_F(EdgeAgain, Writable) {
+  ASSERT_TRUE(poller_->Add(*pair_.client, kWritable, Trigger::kEdge, 1).ok());
+  EXPECT_EQ(Edges(), kWritable);
+  std::vector<std::byte> bytes(8 << 10);
+  ASSERT_EQ(*pair_.client->SendHost(bytes), bytes.size());
+  net_.client().stack->Poll();
+  PollServer();
+  while (*pair_.client->SendHost(bytes) == bytes.size()) continue;
+  EXPECT_EQ(Edges(), kWritable) << "the 8 KiB were acknowledged";
+}
+
+TEST_F(EdgeAgain, SendCompleted) {
+  ASSERT_TRUE(
+      poller_->Add(*pair_.client, kSendCompleted, Trigger::kEdge, 1).ok());
+  const DeviceSpan span = {.offset = 0, .length = 1000};
+  const auto send_and_await_ack = [&](uint64_t cookie) {
+    ASSERT_EQ(*pair_.client->SendDevice(net_.client().pool, {&span, 1}, cookie),
+              SendOutcome::kQueued);
+    net_.client().stack->Poll();
+    PollServer();
+  };
+  send_and_await_ack(1);
+  EXPECT_EQ(Edges(), kSendCompleted);
+  send_and_await_ack(2);
+  std::array<SendCompletion, 8> done;
+  ASSERT_EQ(*pair_.client->PollSendCompletions(done), 1u);
+  EXPECT_EQ(Edges(), kSendCompleted) << "the second";
+  EXPECT_EQ(*pair_.client->PollSendCompletions(done), 1u);
+}
+
 // A stream of another stack may have the number of one of ours.
 TEST(PollerTest, StreamsAndListenersOfAnotherStackAreRefused) {
   TwoStacks net({});

@@ -83,6 +83,7 @@ SendOutcome Engine::SendDevice(EngineStream& s, uint64_t iova, uint32_t lkey,
                                uint64_t cookie) {
   if (!HasSendRoom(s) || s.send_queue.free_spans() < spans.size()) {
     s.connection.OnSendRefused(now_);
+    Publish(s);  // Who finds no room may wait for the edge of the next.
     return SendOutcome::kWouldBlock;
   }
   uint64_t bytes = 0;
@@ -135,7 +136,10 @@ size_t Engine::SendHost(EngineStream& s, std::span<const std::byte> bytes) {
     taken += take;
   }
   if (taken > 0) CHECK_EQ(s.connection.Send(taken), taken);
-  if (taken < bytes.size()) s.connection.OnSendRefused(now_);
+  if (taken < bytes.size()) {
+    s.connection.OnSendRefused(now_);
+    Publish(s);  // As in SendDevice().
+  }
   MarkDirty(s);
   return taken;
 }
@@ -148,7 +152,10 @@ size_t Engine::PollSendCompletions(EngineStream& s,
     out[count++] = s.completions.front();
     s.completions.PopFront();
   }
-  if (count > 0) MarkDirty(s);
+  if (count > 0) {
+    MarkDirty(s);
+    Publish(s);  // Who has them all may wait for the edge of the next.
+  }
   return count;
 }
 
