@@ -217,6 +217,21 @@ TEST(CubicTest, UndoRestoresTheCurve) {
   EXPECT_NEAR(path.segments(), 0.4 * std::pow(5 - std::cbrt(75), 3) + 100, 1.5);
 }
 
+// Found out so late that the window has grown past it since: all stays as it
+// is. 4.9.2.
+TEST(CubicTest, ALateUndoChangesNothing) {
+  CubicPath path(100_ms, 100'000);
+  CubicPath other(100_ms, 100'000);
+  path.RunFor(10_s);
+  other.RunFor(10_s);
+  ASSERT_GT(path.cc.cwnd(), 100'000u);
+  path.cc.OnUndo(path.cc.cwnd(), path.now);
+  EXPECT_EQ(path.cc.ssthresh(), 70'000u);
+  path.RunFor(2_s);
+  other.RunFor(2_s);
+  EXPECT_EQ(path.cc.cwnd(), other.cc.cwnd());
+}
+
 // RFC 3168 6.1.2: no growth by an ECE; and down to one SMSS by marks.
 TEST(CubicTest, CongestionMarks) {
   CubicPath path(100_ms, 10'000);

@@ -128,7 +128,8 @@ uint32_t Cubic::OnCongestion(Signal signal, uint32_t flight_size, Instant) {
 
 void Cubic::OnUndo(uint32_t flight_size, Instant now) {
   // RFC 9438 4.9.2: unless the window has grown past it since.
-  if (cwnd_ < state_.cwnd_prior) state_ = undo_;
+  if (cwnd_ >= state_.cwnd_prior) return;
+  state_ = undo_;
   CongestionControl::OnUndo(flight_size, now);
 }
 

@@ -9,7 +9,7 @@
 //    |   `.     ,'         below it (many losses): as much as was delivered,
 //    |     `---'           and one SMSS more while things go well
 //
-// Source:   RFC 9937 6 (was 6937bis), terms as there.
+// Source:   RFC 9937 6.1 to 6.4 (was 6937bis), terms as there.
 // Threads:  none of its own; belongs to one Connection.
 // Cost:     no allocation, no clock; one division per ACK in recovery.
 #ifndef TRANSPORT_TCP_PRR_H_
@@ -47,6 +47,12 @@ class Prr {
   void OnSent(uint32_t bytes) {
     out_ += bytes;
     snd_cnt_ -= std::min(snd_cnt_, bytes);
+  }
+
+  // Of what was in flight when recovery began, what is not delivered yet.
+  uint32_t undelivered() const {
+    return recover_fs_ -
+           static_cast<uint32_t>(std::min<uint64_t>(delivered_, recover_fs_));
   }
 
   // What may be sent now, in bytes. (cwnd is pipe + snd_cnt.)

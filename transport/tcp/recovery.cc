@@ -80,7 +80,7 @@ void Connection::TakeSackBlocks(const Segment& seg, AckNews* news) {
   if (sack.sacked_bytes > 0 && news->advance == 0) ++counts_.duplicate_acks_in;
 }
 
-// DeliveredData, RFC 9937 6.
+// DeliveredData, RFC 9937 6.2.
 void Connection::CountDelivered(AckNews* news) {
   if (tcb_.sack_permitted) {
     news->delivered =
@@ -93,9 +93,13 @@ void Connection::CountDelivered(AckNews* news) {
     // for the first one after F-RTO's new text.
     if (recovery_ == Recovery::kLoss && frto_ != FRto::kSecondAck) return;
     if (duplicate_acks_ < UINT8_MAX) ++duplicate_acks_;
+    // Duplicates cost their sender nothing: all of them together deliver no
+    // more than was in flight, and let no more out.
+    news->delivered = recovery_ == Recovery::kFastRecovery
+                          ? std::min(smss_, prr_.undelivered())
+                          : smss_;
     duplicate_ack_bytes_ =
-        std::min(duplicate_ack_bytes_ + smss_, flight_size());
-    news->delivered = smss_;
+        std::min(duplicate_ack_bytes_ + news->delivered, flight_size());
     return;
   }
   // What it acknowledges beyond the first segment, duplicates told before.

@@ -527,6 +527,27 @@ TEST(NewRenoTrace, ThirdDuplicateAckRetransmits) {
   t.Out(Full(13), Full(14), Full(15), Full(16));
 }
 
+// Duplicate ACKs are free: what they say was delivered is no more than was in
+// flight. RFC 9937 6.2.
+TEST(NewRenoTrace, DuplicatesWithoutEndLetNoMoreOut) {
+  Trace t = TenInFlight();
+  t.Send(1'000'000 - t.connection().queued_offset());
+  t.At(10_ms).In(AckTo(0)).Out(Full(10));
+  t.In(AckTo(0)).Out(Full(11));
+  t.In(AckTo(0)).Out(Full(0));
+  TxSegment out;
+  for (int i = 0; i < 200; ++i) {
+    t.In(AckTo(0));
+    while (t.connection().PollTransmit(t.now(), {}, &out)) continue;
+  }
+  // With the two before, twelve are gone, if they are to be believed: five of
+  // seventeen, which is ssthresh, are not.
+  EXPECT_EQ(t.connection().sent_offset(), 17'000u);
+  t.In(AckTo(12));
+  while (t.connection().PollTransmit(t.now(), {}, &out)) continue;
+  EXPECT_EQ(t.connection().stats().cwnd, 5000u);
+}
+
 // Two holes: a partial acknowledgment brings the second, without new
 // duplicates.
 TEST(NewRenoTrace, PartialAckRepairsTheNextHole) {
