@@ -83,6 +83,12 @@ stages_of() {
 # The scratch copy becomes HEAD.
 prepare() {
   mkdir -p "$scratch/results/coverage"
+  # Two runs in one copy would prove each other's patches.
+  exec 9>"$scratch/lock"
+  flock -n 9 || {
+    echo "mutants: another run has $tree; wait, or set XDG_CACHE_HOME" >&2
+    exit 2
+  }
   [[ -d "$tree/.git" ]] || git clone -q --shared . "$tree"
   git -C "$tree" fetch -q "$PWD" HEAD
   git -C "$tree" reset -q --hard FETCH_HEAD
