@@ -284,8 +284,8 @@ bool EngineHost::WriteStream(EngineStream& s, AppStream* app) {
     engine_->CloseSend(s);
     return true;
   }
-  // Each stream has its part of the send memory, used or not.
-  if (free_sends_.empty() || app->sends_out >= kSendSlots / adopted_) {
+  // Each stream that is left has its part of the send memory, used or not.
+  if (free_sends_.empty() || app->sends_out >= kSendSlots / (adopted_ - finished_)) {
     return false;
   }
   const uint32_t slot = free_sends_.back();
