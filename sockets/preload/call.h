@@ -15,23 +15,31 @@
 
 namespace devwire::preload {
 
+// errno as the application had it when it called. A call that succeeds leaves
+// it alone, and there are programs that count on it: OpenSSL's BIO_read looks
+// at errno when recv(2) answers 0.
+inline thread_local int errno_before = 0;
+// Calls within calls, as those of the verbs library on descriptors of its own.
+inline thread_local int call_depth = 0;
+
 // The answer of a system call: `result`, or -1 and errno.
-inline int Answer(int64_t result) {
-  if (result >= 0) return static_cast<int>(result);
-  errno = static_cast<int>(-result);
-  return -1;
-}
 inline ssize_t AnswerSize(int64_t result) {
-  if (result >= 0) return result;
-  errno = static_cast<int>(-result);
-  return -1;
+  errno = result >= 0 ? errno_before : static_cast<int>(-result);
+  return result >= 0 ? result : -1;
+}
+inline int Answer(int64_t result) {
+  return static_cast<int>(AnswerSize(result));
 }
 
 // The taken socket of `fd`, and the shim.
 struct Taken {
-  explicit Taken(int fd) : shim(Shim::Get()) {
+  explicit Taken(int fd) : shim(Enter()) {
     if (shim != nullptr) socket = shim->Find(fd);
   }
+  ~Taken() { --call_depth; }
+  Taken(const Taken&) = delete;
+  Taken& operator=(const Taken&) = delete;
+
   explicit operator bool() const { return socket != nullptr; }
   // Not ours, though it looks like it: see Shim::IsParents.
   bool is_parents(int fd) const {
@@ -39,6 +47,12 @@ struct Taken {
   }
   Shim* const shim;
   std::shared_ptr<TakenSocket> socket;
+
+ private:
+  static Shim* Enter() {
+    if (call_depth++ == 0) errno_before = errno;
+    return Shim::Get();
+  }
 };
 
 inline iovec One(const void* data, size_t size) {

@@ -30,7 +30,10 @@ extern "C" {
 
 int close(int fd) {
   const Taken taken(fd);
-  if (taken.shim != nullptr) taken.shim->Unbind(fd);
+  if (taken.shim != nullptr) {
+    taken.shim->Unbind(fd);
+    taken.shim->account().Closed(fd);
+  }
   if (!taken) {
     if (taken.shim != nullptr) taken.shim->ForgetInChild(fd);
     return real().close(fd);
@@ -42,7 +45,7 @@ int close(int fd) {
       taken.shim->Push();
     }
   }
-  return real().close(fd);
+  return Answer(real().close(fd) == 0 ? 0 : -errno);
 }
 int dup(int fd) {
   const Taken taken(fd);

@@ -9,6 +9,7 @@ that it is sent: echo, fin, reset, silent, call ADDRESS PORT.
 """
 
 import array
+import ctypes
 import errno
 import fcntl
 import os
@@ -254,6 +255,23 @@ def a_number_used_again():
     second = socket.socket()
     yield second.fileno() == number
     yield second.getsockname()  # Not where the first was bound.
+
+
+@case
+def errno_of_what_succeeds():
+    """Is as it was: some programs look at it without an error."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    room = ctypes.create_string_buffer(100)
+    s = peer("fin")
+    fd = s.fileno()
+    events(s, 20000, select.POLLIN | select.POLLRDHUP)
+    for call in ((libc.send, fd, b"x", 1, 0), (libc.recv, fd, room, 100, 0),
+                 (libc.recv, fd, room, 100, 0), (libc.write, fd, b"x", 1),
+                 (libc.shutdown, fd, socket.SHUT_WR)):
+        ctypes.set_errno(errno.EXDEV)
+        yield call[0](*call[1:]), errno.errorcode[ctypes.get_errno()]
+    ctypes.set_errno(errno.EXDEV)
+    yield libc.close(s.detach()), errno.errorcode[ctypes.get_errno()]
 
 
 @case
