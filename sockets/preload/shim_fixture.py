@@ -50,6 +50,7 @@ class Shim:
             f'softnic = "dev=sn0,port=tap:t0,mode=thread,vnet=1"\n'
             f'device = "sn0"\naddress = "{OURS}/24"\n' + more)
         self.report_file = self.folder / "reports"
+        self.seen = {}  # Reports, by program.
         self.env = dict(os.environ, DEVWIRE_PRELOAD=preload)
 
     def command(self, *words):
@@ -77,10 +78,13 @@ class Shim:
         lines = map(json.loads, self.report_file.read_text().splitlines())
         return [r for r in lines if r["program"] == program]
 
-    def next_report(self, program, count):
-        """Its report number `count`, from 1; waits until it is there."""
-        wait_for(lambda: len(self.reports(program)) >= count)
-        return self.reports(program)[count - 1]
+    def next_report(self, program):
+        """Its oldest report that was not asked for yet; waits until it is
+        there."""
+        seen = self.seen.get(program, 0)
+        wait_for(lambda: len(self.reports(program)) > seen)
+        self.seen[program] = seen + 1
+        return self.reports(program)[seen]
 
 
 def main(test):

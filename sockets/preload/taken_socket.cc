@@ -10,6 +10,7 @@
 
 #include "sockets/errno_map.h"
 #include "sockets/preload/real_libc.h"
+#include "sockets/preload/shim.h"
 
 namespace devwire::preload {
 
@@ -195,8 +196,8 @@ void TakenSocket::SetKeepAlive(int fd) {
   int on = 0;
   socklen_t size = sizeof(on);
   real().getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &size);
-  (void)stream_->SetKeepAlive(on != 0 ? std::optional(KeepAliveOptions{})
-                                      : std::nullopt);
+  (void)stream_->SetKeepAlive(
+      on != 0 ? std::optional(Shim::Get()->config().keepalive) : std::nullopt);
 }
 
 uint64_t TakenSocket::BytesUnsent() {
