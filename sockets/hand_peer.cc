@@ -7,6 +7,9 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "sockets/two_stacks.h"
+#include "transport/wire/byte_order.h"
+#include "transport/wire/checksum.h"
+#include "transport/wire/icmp.h"
 
 namespace devwire {
 namespace {
@@ -54,6 +57,8 @@ bool HandPeer::Connect(Port from, const Shape& shape) {
   tagged_ = HeaderTemplate(header);
   is_connected_ = was_reset_ = saw_fin_ = false;
   acked_ = segments_in_ = 0;
+  text_.clear();
+  too_long_.clear();
   iss_ = SeqNum(0xffff0000u + static_cast<uint16_t>(from));  // Wraps soon.
   TcpHeader syn;
   syn.seq = iss_;
@@ -154,6 +159,48 @@ void HandPeer::SendRaw(std::span<const std::byte> bytes) {
   }));
 }
 
+void HandPeer::SendTooBig(const std::vector<std::byte>& dropped) {
+  const bool is_v4 = options_.ip.is_v4();
+  const uint32_t ip_bytes = is_v4 ? kMinIpv4HeaderBytes : kIpv6HeaderBytes;
+  const uint32_t quoted = ip_bytes + 8;
+  const auto bytes = static_cast<uint16_t>(kIcmpHeaderBytes + quoted);
+  std::vector<std::byte> frame(kEthernetHeaderBytes + ip_bytes + bytes);
+  std::byte* at = frame.data();
+  at += EmitEthernet({.destination = options_.remote_mac,
+                      .source = mac(),
+                      .ether_type = is_v4 ? kEtherTypeIpv4 : kEtherTypeIpv6},
+                     at);
+  std::byte* const icmp = at + ip_bytes;
+  std::copy_n(dropped.data() + kEthernetHeaderBytes, quoted,
+              icmp + kIcmpHeaderBytes);
+  InternetSum sum;
+  if (is_v4) {
+    Ipv4Header ip;
+    ip.protocol = kProtocolIcmp;
+    ip.total_length = static_cast<uint16_t>(ip_bytes + bytes);
+    ip.source = options_.ip;
+    ip.destination = options_.remote.ip;
+    EmitIpv4(ip, at);
+    WriteIpv4Checksum(at, ip_bytes);
+    Store8(icmp, kIcmpUnreachable);
+    Store8(icmp + 1, 4);  // Fragmentation needed and DF set.
+    StoreBe16(icmp + 6, static_cast<uint16_t>(options_.path_mtu));
+  } else {
+    Ipv6Header ip;
+    ip.next_header = kProtocolIcmpv6;
+    ip.payload_length = bytes;
+    ip.source = options_.ip;
+    ip.destination = options_.remote.ip;
+    EmitIpv6(ip, at);
+    Store8(icmp, kIcmpv6PacketTooBig);
+    StoreBe32(icmp + 4, options_.path_mtu);
+    sum = PseudoHeaderSum(ip.source, ip.destination, kProtocolIcmpv6, bytes);
+  }
+  sum.Add({icmp, bytes});
+  StoreBe16(icmp + 2, sum.Checksum());
+  SendRaw(frame);
+}
+
 void HandPeer::Poll() {
   std::array<RxFrame, 32> frames;
   const size_t count = host_.io().RxBurst(frames);
@@ -162,6 +209,14 @@ void HandPeer::Poll() {
     ParsedFrame parsed;
     const ParseResult result = ParseFrame(frame.header, frame.header_bytes,
                                           frame.frame_bytes, &parsed);
+    const bool is_too_long =
+        options_.path_mtu != 0 &&
+        frame.frame_bytes > kEthernetHeaderBytes + options_.path_mtu;
+    if (result == ParseResult::kTcp && is_too_long) {
+      too_long_.emplace_back(frame.header, frame.header + frame.header_bytes);
+      host_.control_pool().Free(frame.slot);
+      continue;
+    }
     // A SYN-ACK that comes again says nothing new.
     const bool is_stale = is_connected_ && (parsed.tcp.flags & kSyn) != 0;
     if (result == ParseResult::kTcp && parsed.tuple.local.port == port_ &&
@@ -180,6 +235,8 @@ void HandPeer::Poll() {
         is_connected_ = true;
       } else if (last_.seq == rcv_nxt_) {
         rcv_nxt_ = rcv_nxt_ + length;
+        const std::byte* const at = frame.header + parsed.header_bytes;
+        text_.insert(text_.end(), at, at + parsed.payload_bytes);
       }
       if ((last_.flags & kAck) != 0) {
         acked_ = static_cast<uint32_t>(last_.ack - (iss_ + 1));

@@ -31,6 +31,8 @@ class HandPeer {
     bool timestamps = true;  // Offered in the SYN.
     bool sack = true;
     bool ecn = false;
+    // A router on the way drops longer IP packets to it; 0: none does.
+    uint32_t path_mtu = 0;
     // Drives the other end: a frame is only sent when somebody takes it.
     std::function<void()> poll;
   };
@@ -75,6 +77,14 @@ class HandPeer {
   const TcpHeader& last() const { return last_; }
   // Of the same segment: what the control queue holds of its frame.
   const std::vector<std::byte>& last_frame() const { return last_frame_; }
+  // The bytes that came in order.
+  const std::vector<std::byte>& text() const { return text_; }
+  // Frames that were longer than path_mtu.
+  const std::vector<std::vector<std::byte>>& too_long() const {
+    return too_long_;
+  }
+  // The router's word about one of them. RFC 1191 4, RFC 4443 3.2.
+  void SendTooBig(const std::vector<std::byte>& dropped);
   SeqNum iss() const { return iss_; }
   SeqNum rcv_nxt() const { return rcv_nxt_; }
   MacAddress mac() const { return host_.io().limits().mac; }
@@ -93,6 +103,8 @@ class HandPeer {
   SeqNum rcv_nxt_;
   TcpHeader last_;
   std::vector<std::byte> last_frame_;
+  std::vector<std::byte> text_;
+  std::vector<std::vector<std::byte>> too_long_;
   uint64_t acked_ = 0;
   uint64_t segments_in_ = 0;
   uint32_t ticks_ = 1000;  // Our timestamp clock: one per segment.

@@ -183,7 +183,7 @@ class StackCore {
   std::thread thread_;
 };
 
-// Of a stream whose longest IP packet is `mtu`, at `now`.
+// Of a stream whose path carries IP packets of `mtu` bytes, at `now`.
 TcpInfo MakeTcpInfo(const EngineStream& s, uint32_t mtu, Instant now);
 
 // Lets go of a core in a forked child, where nothing of it may be destroyed.

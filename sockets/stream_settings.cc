@@ -101,7 +101,8 @@ absl::StatusOr<StreamInfo> Stream::Info() {
 absl::StatusOr<TcpInfo> Stream::tcp_info() {
   TcpInfo info;
   const absl::Status status = OnEngine([&](Engine&, EngineStream& s) {
-    info = MakeTcpInfo(s, core_->options.mtu, core_->clock.Now());
+    const uint32_t mtu = core_->engine->path_mtus().Mtu(s.tuple.remote.ip);
+    info = MakeTcpInfo(s, mtu, core_->clock.Now());
   });
   if (!status.ok()) return status;
   return info;
