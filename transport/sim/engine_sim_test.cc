@@ -109,6 +109,24 @@ TEST(EngineSimTest, SevenHoardersOfEight) {
   EXPECT_LE(r.others_took, fair.took);
 }
 
+// The NIC takes no rule, so device streams are guests of the host pool. Those
+// that give nothing back stop at their share of it.
+TEST(EngineSimTest, HoardersAmongGuests) {
+  EngineSimSetup s{.faults = {.delay = 1_ms, .bits_per_second = 100'000'000},
+                   .streams = 4,
+                   .client_bytes = 400'000,
+                   .server_bytes = 0,
+                   .rule_refusals = 1,
+                   .device_slots = 512,
+                   .token_delay = 2_ms};
+  const EngineSimResult fair = RunEngineSim(s);
+  ASSERT_EQ(fair.failure, "");
+  s.hoarders = 3;
+  const EngineSimResult r = RunEngineSim(s);
+  ASSERT_EQ(r.failure, "");
+  EXPECT_LT(r.others_took, r.took);
+}
+
 // A window's worth of one-byte segments, many times the slots there are: the
 // measure of bytes per slot was wrong, text is dropped, and a reader that
 // returns its tokens gets on all the same.
