@@ -22,27 +22,18 @@ lines; the exit status is 1 when one failed.
 """
 
 import argparse
-import collections
-import fcntl
 import hashlib
 import os
 import pathlib
 import random
-import select
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
-import time
 
-PEER_IP, SUT_IP = "10.80.0.1", "10.80.0.2"
-PORT = 27080
-PEER_MAC = bytes.fromhex("020000008001")
-SUT_MAC = bytes.fromhex("020000008002")
-PATIENCE_S = 60  # For an answer that must come; how long a hang is none.
-FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
-MASK = 0xffffffff
+from differential_hosts import (ACK, FIN, MASK, PEER_IP, PSH, RST, SUT_MAC, SYN,
+                                URG, Linux, Ours, arp, frame, parse, run)
 
 # Steps after which what comes back at once may differ, and why: docs/linux.md.
 EXPLAINED = {("no ACK flag", "answered"), ("old ACK", "answered"),
@@ -54,231 +45,6 @@ CHALLENGED = ("behind without text", "RST in window", "SYN", "old SYN", "future 
 # Text in order: its ACK may be delayed.
 MAY_WAIT = ("in order", "fill", "overlap", "the same again", "urgent",
             "bad options", "no timestamps", "all of it again", "text and FIN")
-
-
-# -- frames --------------------------------------------------------------------
-
-
-def checksum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-
-
-def arp(operation, target_mac):
-    return (b"\xff" * 6 if operation == 1 else target_mac) + PEER_MAC + \
-        struct.pack(">HHHBBH", 0x806, 1, 0x800, 6, 4, operation) + PEER_MAC + \
-        socket.inet_aton(PEER_IP) + target_mac + socket.inet_aton(SUT_IP)
-
-
-def frame(port, seq, ack, flags, payload=b"", options=b"", wnd=65535, urgent=0,
-          bad_checksum=False):
-    options += b"\1" * (-len(options) % 4)
-    length = 20 + len(options) + len(payload)
-    tcp = struct.pack(">HHIIBBHHH", port, PORT, seq & MASK, ack & MASK,
-                      (20 + len(options)) << 2, flags, wnd, 0, urgent)
-    pseudo = socket.inet_aton(PEER_IP) + socket.inet_aton(SUT_IP) + \
-        struct.pack(">BBH", 0, 6, length)
-    total = checksum(pseudo + tcp + options + payload) ^ bad_checksum
-    tcp = tcp[:16] + struct.pack(">H", total) + tcp[18:]
-    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + length, 0, 0x4000, 64, 6, 0,
-                     socket.inet_aton(PEER_IP), socket.inet_aton(SUT_IP))
-    ip = ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:]
-    return SUT_MAC + PEER_MAC + b"\x08\x00" + ip + tcp + options + payload
-
-
-Segment = collections.namedtuple("Segment", "seq ack flags wnd options length")
-
-
-def parse_options(data):
-    options = {}
-    while data and data[0] != 0:
-        if data[0] == 1:
-            data = data[1:]
-            continue
-        if len(data) < 2 or not 2 <= data[1] <= len(data):
-            raise RuntimeError("the answer's options are malformed")
-        options[data[0]] = data[2:data[1]]
-        data = data[data[1]:]
-    return options
-
-
-def parse(data, port):
-    """The segment to `port` in a frame, or None."""
-    if len(data) < 54 or data[12:14] != b"\x08\x00" or data[23] != 6:
-        return None
-    total = struct.unpack_from(">H", data, 16)[0]
-    tcp = data[14 + 4 * (data[14] & 15):14 + total]
-    source, target, seq, ack, offset, flags, wnd = struct.unpack_from(
-        ">HHIIBBH", tcp)
-    if (source, target) != (PORT, port):
-        return None
-    header = 4 * (offset >> 4)
-    return Segment(seq, ack, flags, wnd, parse_options(tcp[20:header]),
-                   len(tcp) - header)
-
-
-# -- the two hosts -------------------------------------------------------------
-
-
-class Host:
-    """One that is judged, and the wire to it. The application reads to the end,
-    then closes."""
-
-    def send(self, data):
-        raise NotImplementedError
-
-    def receive(self):
-        raise NotImplementedError
-
-    def fileno(self):
-        raise NotImplementedError
-
-    def turn(self):
-        """The application's. Raises when it is no more."""
-
-    def await_reset(self):
-        """Whether the application was told of a reset."""
-        raise NotImplementedError
-
-    def finish(self):
-        """What the application has read; its end."""
-        raise NotImplementedError
-
-    def next_frame(self):
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            self.turn()
-            if select.select([self.fileno()], [], [], 0.05)[0]:
-                data = self.receive()
-                if data:
-                    return data
-        raise RuntimeError(f"{self.name}: no answer")
-
-
-class Linux(Host):
-    name = "Linux"
-
-    def __init__(self, folder):
-        self.tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        iff_tap_no_pi, tunsetiff = 0x1002, 0x400454ca
-        fcntl.ioctl(self.tap, tunsetiff,
-                    struct.pack("16sH22x", b"dl0", iff_tap_no_pi))
-        run(f"ip link set dl0 address {SUT_MAC.hex(':')} up && "
-            f"ip addr add {SUT_IP}/24 dev dl0 && "
-            f"ip neigh replace {PEER_IP} lladdr {PEER_MAC.hex(':')} dev dl0")
-        self.listener = socket.create_server((SUT_IP, PORT))
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self.listener.setblocking(False)
-
-    def start(self):
-        self.stream, self.text = None, b""
-        self.is_open, self.was_reset = True, False
-
-    def turn(self):
-        try:
-            if self.stream is None:
-                self.stream, _ = self.listener.accept()
-                self.stream.setblocking(False)
-                self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE,
-                                       1)
-            while self.is_open:
-                data = self.stream.recv(1 << 20)
-                self.text += data
-                if not data:
-                    self.is_open = False
-                    self.stream.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
-            pass
-        except ConnectionResetError:
-            self.is_open, self.was_reset = False, True
-
-    def await_reset(self):
-        self.turn()
-        return self.was_reset
-
-    def finish(self):
-        self.turn()
-        if self.stream is not None:
-            self.stream.close()
-        return self.text
-
-    def send(self, data):
-        os.write(self.tap, data)
-
-    def receive(self):
-        try:
-            return os.read(self.tap, 65536)
-        except BlockingIOError:
-            return None
-
-    def fileno(self):
-        return self.tap
-
-
-class Ours(Host):
-    name = "ours"
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.process = None
-        run("ip tuntap add dev dw0 mode tap && ip link set dw0 up")
-        self.packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW,
-                                     socket.htons(3))
-        self.packets.bind(("dw0", 0))
-        self.packets.setblocking(False)
-
-    def start(self):
-        self.copy = self.folder / "copy"
-        self.copy.unlink(missing_ok=True)
-        log = open(self.folder / "log", "w+")
-        self.process = subprocess.Popen(
-            [DWCAT, "listen", f"{SUT_IP}:{PORT}", "-o", self.copy, "--quiet",
-             "--device", "sn0", "--address", f"{SUT_IP}/24"],
-            stderr=log, stdout=log,
-            env=dict(os.environ, DEVWIRE_VERBS_LIBRARY=LIBSOFTNIC,
-                     SOFTNIC="dev=sn0,port=tap:dw0,mac=" + SUT_MAC.hex(":")))
-        deadline = time.monotonic() + PATIENCE_S
-        while "listening" not in (self.folder / "log").read_text():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("dwcat does not listen")
-            time.sleep(0.01)
-
-    def stop(self):
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def turn(self):
-        if self.process.poll() is not None:
-            raise RuntimeError("dwcat has ended: " +
-                               (self.folder / "log").read_text())
-
-    def await_reset(self):
-        self.process.wait(timeout=PATIENCE_S)
-        return "reset" in (self.folder / "log").read_text()
-
-    def finish(self):
-        self.process.wait(timeout=PATIENCE_S)
-        while self.receive():  # Of this one, nothing for the next.
-            pass
-        return self.copy.read_bytes() if self.copy.exists() else b""
-
-    def send(self, data):
-        self.packets.send(data)
-
-    def receive(self):
-        try:
-            data, address = self.packets.recvfrom(65536)
-        except BlockingIOError:
-            return None
-        return None if address[2] == socket.PACKET_OUTGOING else data
-
-    def fileno(self):
-        return self.packets.fileno()
 
 
 # -- the peer ------------------------------------------------------------------
@@ -607,10 +373,6 @@ def report(ok, what):
     print(f"{'PASS' if ok else 'FAIL'}: {what}", flush=True)
 
 
-def run(command):
-    subprocess.run(command, shell=True, check=True)
-
-
 def differences(linux, ours):
     found = []
     is_challenged = False
@@ -670,15 +432,14 @@ def main():
         "DEVWIRE_LONG") else 20)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
-    global DWCAT, LIBSOFTNIC
-    DWCAT, LIBSOFTNIC = map(os.path.abspath, (args.dwcat, args.libsoftnic))
     if not os.path.exists("/dev/net/tun"):
         print("SKIP: no /dev/net/tun")
         return 0
     run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 "
         "net.ipv6.conf.default.disable_ipv6=1")
     with tempfile.TemporaryDirectory() as folder:
-        hosts = [Linux(folder), Ours(pathlib.Path(folder))]
+        hosts = [Linux(), Ours(pathlib.Path(folder), os.path.abspath(args.dwcat),
+                               os.path.abspath(args.libsoftnic))]
         for seed in range(args.seed, args.seed + args.seeds):
             try_to_compare(seed, hosts, args.verbose)
     return 1 if failures else 0
