@@ -606,6 +606,34 @@ TEST(Slots, ThePoolAtItsReserveRecovers) {
   wire.Finish();
 }
 
+// What comes out of order leaves the last slots alone: the next in order finds
+// one, though nobody gives any back.
+TEST(Slots, AtTheReserveTheNextTextHasRoom) {
+  Wire wire({.receive_bytes = 128 << 10});
+  wire.keeps_tokens = true;
+  for (int i = 0; i < 30; ++i) wire.Exchange(100);
+  const std::unique_ptr<Stream> hoarder = wire.TakeStream();
+  hoarder->Close({.keep_frags = true});
+  const std::vector<FragToken> hoard = std::move(wire.tokens);
+  wire.tokens.clear();
+  wire.Reconnect(Port{1001});
+  for (uint64_t i = 1; i <= 30; ++i) wire.peer().Send(100 * i, 100);
+  ASSERT_GT(wire.Event("kTextDroppedAtReserve"), 0u);
+  EXPECT_EQ(wire.peer().acked(), 0u);
+  wire.peer().Send(0, 100);
+  EXPECT_TRUE(wire.Until([&] { return wire.peer().acked() >= 100; }));
+  ASSERT_EQ(hoarder->ReturnTokens(hoard), ReturnResult::kReturned);
+  uint64_t sent = wire.peer().acked();
+  wire.keeps_tokens = false;
+  EXPECT_TRUE(wire.Until([&] {
+    if (sent < 3100) wire.peer().Send(wire.peer().acked(), 100);
+    sent = wire.peer().acked();
+    wire.Receive();
+    return wire.received() == 3100;
+  }));
+  wire.Finish();
+}
+
 // Twenty segments of two frags each, received one frag at a time.
 TEST(Slots, AFullFragArrayLosesNothing) {
   for (const size_t max_frags : {1u, 2u, 3u, 39u}) {
