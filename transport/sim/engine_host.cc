@@ -285,7 +285,8 @@ bool EngineHost::WriteStream(EngineStream& s, AppStream* app) {
     return true;
   }
   // Each stream that is left has its part of the send memory, used or not.
-  if (free_sends_.empty() || app->sends_out >= kSendSlots / (adopted_ - finished_)) {
+  if (free_sends_.empty() ||
+      app->sends_out >= kSendSlots / (adopted_ - finished_)) {
     return false;
   }
   const uint32_t slot = free_sends_.back();
