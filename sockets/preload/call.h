@@ -6,10 +6,14 @@
 #define SOCKETS_PRELOAD_CALL_H_
 
 #include <errno.h>
+#include <sys/socket.h>
 
 #include <memory>
 #include <mutex>
+#include <optional>
 
+#include "base/clock.h"
+#include "base/time.h"
 #include "sockets/preload/real_libc.h"
 #include "sockets/preload/shim.h"
 
@@ -59,31 +63,43 @@ inline iovec One(const void* data, size_t size) {
   return {const_cast<void*>(data), size};
 }
 
-// A TCP socket of the kernel's.
-bool IsTcp(int fd);
-
 bool IsNonblocking(int fd, int flags);
 
-// Milliseconds of SO_RCVTIMEO or SO_SNDTIMEO; -1: none. They lie on the
-// descriptor itself, which is a socket.
-int TimeoutOf(int fd, int option);
+// SO_RCVTIMEO or SO_SNDTIMEO of `fd`: how long a call may still wait. They lie
+// on the descriptor itself, which is a socket.
+class Patience {
+ public:
+  Patience(int fd, int option);
+  // Empty: forever.
+  std::optional<Duration> left() const;
 
-// Calls `step` (with the lock) until it is not -EAGAIN; sleeps in between.
+ private:
+  const MonotonicClock clock_;
+  std::optional<Instant> until_;
+};
+
+// Calls `step` (with the lock) until it is not -EAGAIN; sleeps in between,
+// unless O_NONBLOCK or MSG_DONTWAIT, at most as `timeout_option` says.
 template <typename F>
-int64_t Blocking(Shim& shim, int fd, short events, int flags, F&& step) {
+int64_t Blocking(Shim& shim, int fd, TakenSocket& socket, int timeout_option,
+                 int flags, F&& step) {
+  std::optional<Patience> patience;
   while (true) {
     int64_t result;
+    uint32_t seen;
     {
       const std::lock_guard lock(shim.mutex);
+      seen = socket.waiting().value();
       result = step();
       shim.Push();
     }
-    if (result != -EAGAIN || IsNonblocking(fd, flags)) return result;
-    pollfd wait = {fd, events, 0};
-    const int option = events == POLLIN ? SO_RCVTIMEO : SO_SNDTIMEO;
-    const int woken = real().poll(&wait, 1, TimeoutOf(fd, option));
-    if (woken < 0) return -errno;
-    if (woken == 0) return -EAGAIN;
+    if (result != -EAGAIN) return result;
+    if (!patience) {
+      if (IsNonblocking(fd, flags)) return result;
+      patience.emplace(fd, timeout_option);
+    }
+    const int error = socket.waiting().Wait(seen, patience->left());
+    if (error != 0) return error == ETIMEDOUT ? -EAGAIN : -error;
   }
 }
 

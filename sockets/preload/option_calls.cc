@@ -1,65 +1,131 @@
-// The C ABI: setsockopt and getsockopt.
+// The C ABI: setsockopt and getsockopt. The kernel's own TCP socket checks and
+// keeps values (KernelSocket); what follows from them is in option_effects.h.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 
 #include "sockets/errno_map.h"
 #include "sockets/preload/call.h"
+#include "sockets/preload/option_effects.h"
+#include "sockets/preload/user_memory.h"
 
 namespace devwire::preload {
 namespace {
 
-int64_t SetOption(Taken& taken, int level, int option, const void* value,
-                  socklen_t size) {
-  Stream* const stream = taken.socket->stream();
-  if (level != IPPROTO_TCP) return -ENOPROTOOPT;
-  if (stream == nullptr) return 0;
-  if (size < sizeof(int)) return -EINVAL;
-  int on = 0;
-  memcpy(&on, value, sizeof(on));
-  const std::lock_guard lock(taken.shim->mutex);
-  switch (option) {
-    case TCP_NODELAY:
-      return -ErrnoOf(stream->SetNoDelay(on != 0));
-    case TCP_CORK:
-      return -ErrnoOf(stream->SetCork(on != 0));
-    case TCP_QUICKACK:
-      return -ErrnoOf(stream->SetQuickAck(on != 0));
-    default:
-      return -ENOPROTOOPT;
+// The longest that any option takes.
+constexpr socklen_t kMostOptionBytes = 4096;
+
+// Options that promise what Devwire does not do: better refused than ignored.
+bool IsRefused(int level, int name) {
+  if (level == SOL_SOCKET) {
+    return name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF;
   }
+  if (level != IPPROTO_TCP) return false;
+  return name == TCP_MD5SIG || name == TCP_MD5SIG_EXT || name == TCP_REPAIR ||
+         name == TCP_ULP || name == TCP_FASTOPEN_CONNECT ||
+         name == TCP_ZEROCOPY_RECEIVE;
 }
 
-int64_t GetOption(Taken& taken, int level, int option, void* value,
-                  socklen_t* size) {
-  const std::lock_guard lock(taken.shim->mutex);
-  const auto give = [&](const void* from, socklen_t bytes) {
-    *size = std::min(*size, bytes);
-    memcpy(value, from, *size);
-    return int64_t{0};
-  };
-  int answer = 0;
-  if (level == SOL_SOCKET && option == SO_ERROR) {
-    answer = taken.socket->TakeError();
-  } else if (level == SOL_SOCKET && option == SO_DOMAIN) {
-    answer = taken.shim->config().stack.address.is_v4() ? AF_INET : AF_INET6;
-  } else if (level == SOL_SOCKET && option == SO_PROTOCOL) {
-    answer = IPPROTO_TCP;
-  } else if (level == SOL_SOCKET && option == SO_TYPE) {
-    answer = SOCK_STREAM;
-  } else if (level == SOL_SOCKET && option == SO_ACCEPTCONN) {
-    answer = taken.socket->is_listener();
-  } else if (level == IPPROTO_TCP && option == TCP_INFO &&
-             taken.socket->stream() != nullptr) {
-    const auto info = taken.socket->stream()->tcp_info();
-    if (!info.ok()) return -ErrnoOf(info.status());
-    return give(&*info, sizeof(*info));
-  } else {
-    return -ENOPROTOOPT;
+// Congestion control of Linux's names; those that Devwire has.
+bool HasCongestion(const std::string& name) {
+  return name == "cubic" || name == "reno" || name == "dctcp";
+}
+
+int64_t SetOption(Taken& taken, int fd, int level, int name, const void* value,
+                  socklen_t size) {
+  if (IsRefused(level, name)) return -EOPNOTSUPP;
+  // Too late: it has a name. do_ipv6_setsockopt() of Linux.
+  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) return -EINVAL;
+  if (static_cast<int>(size) < 0) return -EINVAL;
+  std::string bytes(std::min(size, kMostOptionBytes), '\0');
+  if (!CopyIn(bytes.data(), value, bytes.size())) return -EFAULT;
+  KernelSocket& kernel = *taken.socket->kernel();
+  if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
+    bytes.resize(strnlen(bytes.c_str(), bytes.size()));
+    if (!HasCongestion(bytes)) return -ENOENT;
+    kernel.OnSet(level, name, bytes.c_str(),
+                 static_cast<socklen_t>(bytes.size() + 1));
+    return 0;
   }
-  return give(&answer, sizeof(answer));
+  if (IsTimeout(level, name)) {
+    if (real().setsockopt(fd, level, name, bytes.data(), size) != 0) {
+      return -errno;
+    }
+    kernel.OnSet(level, name, bytes.data(), size);
+    return 0;
+  }
+  if (int64_t e = kernel.Set(level, name, bytes.data(), size); e != 0) return e;
+  const std::lock_guard lock(taken.shim->mutex);
+  if (Stream* const stream = taken.socket->stream(); stream != nullptr) {
+    ApplyOption(kernel.options(), taken.shim->option_defaults(), level, name,
+                *stream);
+    taken.socket->OnOptions();
+    taken.shim->Push();  // Off goes the cork, out go the bytes.
+  }
+  return 0;
+}
+
+// What the connection itself knows. Empty: not this option.
+std::optional<std::string> OwnAnswer(Taken& taken, int level, int name) {
+  TakenSocket& socket = *taken.socket;
+  const auto number = [](int value) {
+    return std::string(reinterpret_cast<const char*>(&value), sizeof(value));
+  };
+  if (level == SOL_SOCKET && name == SO_ERROR) {
+    return number(socket.TakeError());
+  }
+  if (level == SOL_SOCKET && name == SO_ACCEPTCONN) {
+    return number(socket.is_listener() ? 1 : 0);
+  }
+  if (level != IPPROTO_TCP) return std::nullopt;
+  if (name == TCP_CONGESTION) {
+    const SocketOptions set = socket.kernel()->options();
+    const auto* const chosen = set.Find(level, name);
+    std::string text(16, '\0');  // TCP_CA_NAME_MAX
+    const std::string& own = taken.shim->config().stack.tcp.congestion;
+    text.replace(0, 0,
+                 chosen != nullptr  ? chosen->value.c_str()
+                 : own == "newreno" ? "reno"
+                                    : own.c_str());
+    text.resize(16);
+    return text;
+  }
+  if (socket.is_listener() && name == TCP_INFO) {
+    TcpInfo info;
+    info.tcpi_state = TCP_LISTEN;
+    return std::string(reinterpret_cast<const char*>(&info), sizeof(info));
+  }
+  if (socket.stream() == nullptr) return std::nullopt;
+  const auto info = socket.stream()->tcp_info();
+  if (!info.ok()) return std::nullopt;
+  if (name == TCP_MAXSEG) return number(static_cast<int>(info->tcpi_snd_mss));
+  if (name != TCP_INFO) return std::nullopt;
+  return std::string(reinterpret_cast<const char*>(&*info), sizeof(*info));
+}
+
+int64_t GetOption(Taken& taken, int fd, int level, int name, void* value,
+                  socklen_t* size) {
+  socklen_t room = 0;
+  if (!CopyIn(&room, size, sizeof(room))) return -EFAULT;
+  if (static_cast<int>(room) < 0) return -EINVAL;
+  std::string answer;
+  if (IsTimeout(level, name)) {
+    return real().getsockopt(fd, level, name, value, size) == 0 ? 0 : -errno;
+  }
+  {
+    const std::lock_guard lock(taken.shim->mutex);
+    const auto own = OwnAnswer(taken, level, name);
+    if (!own) return taken.socket->kernel()->Get(level, name, value, size);
+    answer = *own;
+  }
+  room = std::min(room, static_cast<socklen_t>(answer.size()));
+  return CopyOut(size, &room, sizeof(room)) &&
+                 CopyOut(value, answer.data(), room)
+             ? 0
+             : -EFAULT;
 }
 
 }  // namespace
@@ -73,26 +139,20 @@ int setsockopt(int fd, int level, int option, const void* value,
                socklen_t size) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
-  if (!taken) return real().setsockopt(fd, level, option, value, size);
-  if (level != SOL_SOCKET) {
-    return Answer(SetOption(taken, level, option, value, size));
-  }
-  // The descriptor is a socket and keeps them; but its buffers are not the
-  // stream's, they decide on readiness (ReadyFd).
-  if (option == SO_SNDBUF || option == SO_RCVBUF) return 0;
+  if (taken) return Answer(SetOption(taken, fd, level, option, value, size));
   const int result = real().setsockopt(fd, level, option, value, size);
-  if (result == 0 && option == SO_KEEPALIVE) {
-    const std::lock_guard lock(taken.shim->mutex);
-    taken.socket->SetKeepAlive(fd);
+  if (result == 0 && taken.shim != nullptr) {
+    if (const auto kernel = taken.shim->table.FindKernel(fd)) {
+      kernel->OnSet(level, option, value, size);
+    }
   }
   return result;
 }
 int getsockopt(int fd, int level, int option, void* value, socklen_t* size) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
-  if (!taken) return real().getsockopt(fd, level, option, value, size);
-  const int64_t result = GetOption(taken, level, option, value, size);
-  if (result != -ENOPROTOOPT || level != SOL_SOCKET) return Answer(result);
+  if (taken) return Answer(GetOption(taken, fd, level, option, value, size));
   return real().getsockopt(fd, level, option, value, size);
 }
+
 }  // extern "C"

@@ -124,6 +124,13 @@ void ReadyFd::OnError() {
   OnHangUp();
 }
 
+void ReadyFd::ForgetError() {
+  if (!is_over_) return;
+  int error = 0;
+  socklen_t size = sizeof(error);
+  real().getsockopt(application_, SOL_SOCKET, SO_ERROR, &error, &size);
+}
+
 int ReadyFd::SetErrorQueue(bool has_some) {
   if (is_over_ || has_some == has_errors_) return 0;
   if (!has_some) return LowerError(), 0;

@@ -46,6 +46,8 @@ class ReadyFd {
   void OnHangUp();
   // The connection ended with an error: everything at once, and for good.
   void OnError();
+  // OnError() was told to the application: POLLERR ends, the rest stays.
+  void ForgetError();
   // POLLERR, as with something in a socket's error queue: it comes and goes.
   // 0 or an errno: no descriptor is left for it, and nothing changed.
   int SetErrorQueue(bool has_some);

@@ -19,6 +19,7 @@ namespace devwire::preload {
   X(accept4) \
   X(bind) \
   X(close) \
+  X(close_range) \
   X(connect) \
   X(dup) \
   X(dup2) \
@@ -31,19 +32,24 @@ namespace devwire::preload {
   X(ioctl) \
   X(listen) \
   X(poll) \
+  X(preadv2) \
+  X(pwritev2) \
   X(read) \
   X(readv) \
   X(recv) \
   X(recvfrom) \
+  X(recvmmsg) \
   X(recvmsg) \
   X(send) \
   X(sendfile) \
+  X(sendmmsg) \
   X(sendmsg) \
   X(sendto) \
   X(setsockopt) \
   X(shutdown) \
   X(socket) \
   X(socketpair) \
+  X(splice) \
   X(write) \
   X(writev)
 // clang-format on

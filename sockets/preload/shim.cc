@@ -1,12 +1,13 @@
 #include "sockets/preload/shim.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -66,27 +67,45 @@ Shim* g_shim = nullptr;  // Set before any fork of a process that has one.
 }  // namespace
 
 Shim::Shim(ShimConfig config)
-    : config_(std::move(config)),
+    : ports(static_cast<uint64_t>(getpid())),
+      config_(std::move(config)),
       log_(config_.log_level, config_.log_file),
       program_(ThisProgram()),
-      account_(config_, &log_, program_.invoked) {
+      account_(config_, &log_, program_.invoked),
+      owner_pid_(getpid()) {
   g_shim = this;
-  pthread_atfork(nullptr, nullptr, [] { g_shim->ForkedChild(); });
+  // The child's copy of what they guard must be whole.
+  pthread_atfork(
+      [] {
+        g_shim->mutex.lock();
+        g_shim->table.LockForFork();
+      },
+      [] {
+        g_shim->table.UnlockAfterFork();
+        g_shim->mutex.unlock();
+      },
+      [] {
+        g_shim->table.UnlockAfterFork();
+        g_shim->mutex.unlock();
+        g_shim->AfterForkInChild();
+      });
 }
 
 // A child of a process that has taken nothing is free to begin: daemon(3).
-void Shim::ForkedChild() {
+void Shim::AfterForkInChild() {
+  owner_pid_ = getpid();
   if (stack_ != nullptr) {
     is_in_child_ = true;
-  } else {
+  } else if (!is_in_child_) {
     account_.ForkedChild();
   }
 }
 
+bool Shim::IsAnothersCall() const { return getpid() != owner_pid_; }
+
 bool Shim::IsParents(int fd) {
-  if (!is_in_child_.load(std::memory_order_relaxed) || fd < 0 ||
-      static_cast<size_t>(fd) >= kMaxFds ||
-      !is_taken_[static_cast<size_t>(fd)].load(std::memory_order_acquire)) {
+  if (!is_in_child_.load(std::memory_order_relaxed) ||
+      table.state(fd) != FdTable::State::kTaken) {
     return false;
   }
   if (!has_said_so_.exchange(true)) {
@@ -101,21 +120,36 @@ bool Shim::IsParents(int fd) {
 }
 
 void Shim::ForgetInChild(int fd) {
-  if (is_in_child_.load(std::memory_order_relaxed) && fd >= 0 &&
-      static_cast<size_t>(fd) < kMaxFds) {
-    is_taken_[static_cast<size_t>(fd)].store(false, std::memory_order_release);
-  }
+  if (is_in_child_.load(std::memory_order_relaxed)) table.ForgetTaken(fd);
 }
 
 std::shared_ptr<TakenSocket> Shim::Find(int fd) {
-  if (fd < 0 || static_cast<size_t>(fd) >= kMaxFds ||
-      !is_taken_[static_cast<size_t>(fd)].load(std::memory_order_acquire) ||
-      is_in_child_.load(std::memory_order_relaxed)) {
+  if (is_in_child_.load(std::memory_order_relaxed)) return nullptr;
+  return table.FindTaken(fd);
+}
+
+std::shared_ptr<KernelSocket> Shim::FindCandidate(int fd) {
+  if (is_in_child_.load(std::memory_order_relaxed) ||
+      table.state(fd) == FdTable::State::kTaken) {
     return nullptr;
   }
-  const std::lock_guard lock(table_mutex_);
-  const auto found = table_.find(fd);
-  return found == table_.end() ? nullptr : found->second;
+  if (auto kernel = table.FindKernel(fd); kernel != nullptr) return kernel;
+  // Not from socket(2): inherited, or sent by another process.
+  const auto ask = [&](int option) {
+    int answer = -1;
+    socklen_t size = sizeof(answer);
+    return real().getsockopt(fd, SOL_SOCKET, option, &answer, &size) == 0
+               ? answer
+               : -1;
+  };
+  const int saved = errno;
+  std::shared_ptr<KernelSocket> kernel;
+  if (ask(SO_PROTOCOL) == IPPROTO_TCP && ask(SO_TYPE) == SOCK_STREAM) {
+    kernel = std::make_shared<KernelSocket>(ask(SO_DOMAIN));
+    if (table.Insert(fd, kernel, nullptr, false) != 0) kernel = nullptr;
+  }
+  errno = saved;
+  return kernel;
 }
 
 std::string Shim::WhyNotReachable(Direction direction,
@@ -195,8 +229,8 @@ void Shim::StartRecord() {
   if (!status.ok()) log_.Say(LogLevel::kWarning, status);
 }
 
-void Shim::EndConnection(const TakenSocket* socket) {
-  const auto found = connections_.find(socket);
+void Shim::Unfollow(const TakenSocket& socket) {
+  const auto found = connections_.find(&socket);
   if (found == connections_.end()) return;
   account_.EndConnection(found->second);
   connections_.erase(found);
@@ -222,34 +256,13 @@ void Shim::Run() {
       for (size_t i = 0; i < count; ++i) {
         auto* const socket = reinterpret_cast<TakenSocket*>(ready[i].user_data);
         socket->OnReady(ready[i].what);
-        if ((ready[i].what & kFailed) != 0) EndConnection(socket);
+        if ((ready[i].what & kFailed) != 0) Unfollow(*socket);
       }
     }
     if (count > 0) continue;
     pollfd wait = {event_fd_, POLLIN, 0};
     real().poll(&wait, 1, -1);
   }
-}
-
-void Shim::Bind(int fd, const Endpoint& local) {
-  const std::lock_guard lock(table_mutex_);
-  bound_[fd] = local;
-  bound_count_ = bound_.size();
-}
-
-void Shim::Unbind(int fd) {
-  if (bound_count_ == 0 || is_in_child_) return;
-  const std::lock_guard lock(table_mutex_);
-  bound_.erase(fd);
-  bound_count_ = bound_.size();
-}
-
-std::optional<Endpoint> Shim::BoundTo(int fd) {
-  if (bound_count_ == 0 || is_in_child_) return std::nullopt;
-  const std::lock_guard lock(table_mutex_);
-  const auto found = bound_.find(fd);
-  if (found == bound_.end()) return std::nullopt;
-  return found->second;
 }
 
 // exit(3) and the return from main; not _exit(2), nor a signal.
@@ -263,19 +276,15 @@ void Shim::AtExit() {
   constexpr Duration kExitPatience = 3_s;
   const std::lock_guard lock(mutex);
   if (stack_ == nullptr) return;
-  std::unordered_map<int, std::shared_ptr<TakenSocket>> all;
-  {
-    const std::lock_guard table_lock(table_mutex_);
-    all = table_;
-  }
+  const std::vector<std::shared_ptr<TakenSocket>> all = table.AllTaken();
   const MonotonicClock clock;
   const Instant until = clock.Now() + kExitPatience;
   bool is_under_way = true;
-  for (auto& [fd, socket] : all) socket->Shutdown(SHUT_RDWR);
+  for (const auto& socket : all) socket->Shutdown(SHUT_RDWR);
   while (is_under_way && clock.Now() < until) {
     stack_->Poll();
     is_under_way = false;
-    for (auto& [fd, socket] : all) is_under_way |= socket->HasUnsent();
+    for (const auto& socket : all) is_under_way |= socket->HasUnsent();
   }
   NotePayload();
   // What is left is reset: a peer must not wait for a process that is gone.
@@ -286,67 +295,21 @@ void Shim::AtExit() {
   connections_.clear();
 }
 
-int64_t Shim::Adopt(std::shared_ptr<TakenSocket> socket, int made_fd,
-                    std::optional<int> fd) {
-  const auto user_data = reinterpret_cast<uint64_t>(socket.get());
+int64_t Shim::Follow(TakenSocket& socket, int fd, bool is_accepted) {
+  const auto user_data = reinterpret_cast<uint64_t>(&socket);
   const absl::Status added =
-      socket->is_listener()
-          ? poller_->Add(*socket->listener(), Trigger::kEdge, user_data)
-          : poller_->Add(*socket->stream(), kReadable | kWritable | kConnected,
+      socket.is_listener()
+          ? poller_->Add(*socket.listener(), Trigger::kEdge, user_data)
+          : poller_->Add(*socket.stream(), kReadable | kWritable | kConnected,
                          Trigger::kEdge, user_data);
-  if (!added.ok()) {
-    real().close(made_fd);
-    return -ENOBUFS;
+  if (!added.ok()) return -ENOBUFS;
+  account_.Taken(fd, Describe(socket, is_accepted));
+  if (socket.is_listener()) return 0;
+  if (const auto connection =
+          account_.StartConnection(socket.local(), socket.remote())) {
+    connections_[&socket] = *connection;
   }
-  const int number = fd.value_or(made_fd);
-  account_.Taken(number, Describe(*socket, !fd.has_value()));
-  if (!socket->is_listener()) {
-    if (const auto connection =
-            account_.StartConnection(socket->local(), socket->remote())) {
-      connections_[socket.get()] = *connection;
-    }
-  }
-  if (!fd.has_value()) {
-    Insert(made_fd, std::move(socket));
-    return 0;
-  }
-  socket->CopyOptions(*fd);
-  // O_NONBLOCK and FD_CLOEXEC are of the descriptor.
-  const int status_flags = real().fcntl(*fd, F_GETFL);
-  const int fd_flags = real().fcntl(*fd, F_GETFD);
-  real().fcntl(made_fd, F_SETFL, status_flags & O_NONBLOCK);
-  const int done =
-      real().dup3(made_fd, *fd, (fd_flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
-  const int error = errno;
-  real().close(made_fd);
-  if (done < 0) return -error;
-  Insert(*fd, std::move(socket));
   return 0;
-}
-
-void Shim::Insert(int fd, std::shared_ptr<TakenSocket> socket) {
-  const std::lock_guard lock(table_mutex_);
-  table_[fd] = std::move(socket);
-  is_taken_[static_cast<size_t>(fd)].store(true, std::memory_order_release);
-}
-
-void Shim::Alias(int fd, int of) {
-  std::shared_ptr<TakenSocket> socket = Find(of);
-  if (socket != nullptr) Insert(fd, std::move(socket));
-}
-
-std::shared_ptr<TakenSocket> Shim::Remove(int fd) {
-  const std::lock_guard lock(table_mutex_);
-  const auto found = table_.find(fd);
-  if (found == table_.end()) return nullptr;
-  std::shared_ptr<TakenSocket> socket = std::move(found->second);
-  table_.erase(found);
-  is_taken_[static_cast<size_t>(fd)].store(false, std::memory_order_release);
-  for (const auto& [other, of] : table_) {
-    if (of == socket) return nullptr;
-  }
-  EndConnection(socket.get());
-  return socket;
 }
 
 }  // namespace devwire::preload

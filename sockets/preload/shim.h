@@ -16,18 +16,20 @@
 
 #include <sys/socket.h>
 
-#include <array>
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <unordered_map>
 
 #include "sockets/poller.h"
 #include "sockets/preload/account.h"
 #include "sockets/preload/config.h"
+#include "sockets/preload/fd_table.h"
+#include "sockets/preload/kernel_socket.h"
 #include "sockets/preload/log.h"
+#include "sockets/preload/option_effects.h"
+#include "sockets/preload/port_table.h"
 #include "sockets/preload/taken_socket.h"
 #include "sockets/stack.h"
 
@@ -45,21 +47,27 @@ class Shim {
   // In a forked child: the descriptor is that of a socket which the parent
   // has, and keeps. Says so on standard error, once.
   bool IsParents(int fd);
+  // This is a forked child, and the stack its parent's.
+  bool is_in_child() const {
+    return is_in_child_.load(std::memory_order_relaxed);
+  }
   // In a forked child: the descriptor is closed, its number may be another's.
   void ForgetInChild(int fd);
+
+  // The TCP socket of the kernel's at `fd` that may yet be taken; null: it is
+  // taken, no TCP socket, or a forked child's, whose stack is its parent's.
+  std::shared_ptr<KernelSocket> FindCandidate(int fd);
+  // This call came from a child that shares our memory, but has descriptors of
+  // its own (vfork(2)): it must change nothing here.
+  bool IsAnothersCall() const;
 
   // -- with mutex held -------------------------------------------------------
   // Opens it if it is not open. Says on standard error why it cannot.
   Stack* OpenStack();
-  // `fd` becomes the socket's: that of the kernel behind it is closed.
-  // `made_fd` is what TakenSocket::Make gave. A negative errno, or 0.
-  int64_t Adopt(std::shared_ptr<TakenSocket> socket, int made_fd,
-                std::optional<int> fd);
-  void Insert(int fd, std::shared_ptr<TakenSocket> socket);
-  // Another descriptor of the same socket. Without it `fd` is the kernel's.
-  void Alias(int fd, int of);
-  // What was at `fd`, if anything of ours; null unless it was the last one.
-  std::shared_ptr<TakenSocket> Remove(int fd);
+  // From now on OnReady() is called, and `fd` is accounted for as taken. A
+  // negative errno, or 0. Undone by Unfollow(), before it is closed.
+  int64_t Follow(TakenSocket& socket, int fd, bool is_accepted);
+  void Unfollow(const TakenSocket& socket);
   // Sends what the call has queued.
   void Push() {
     if (stack_ == nullptr) return;  // While the process exits.
@@ -68,35 +76,30 @@ class Shim {
   }
   // --------------------------------------------------------------------------
 
-  // A socket that the kernel could not bind, because our address is not its:
-  // bind(2) is remembered until it is closed.
-  void Bind(int fd, const Endpoint& local);
-  void Unbind(int fd);
-  std::optional<Endpoint> BoundTo(int fd);
-
   const ShimConfig& config() const { return config_; }
+  OptionDefaults option_defaults() const {
+    return {config_.stack.tcp, config_.keepalive};
+  }
   Account& account() { return account_; }
   // Whether a socket that is to be connected to `endpoint`, or to listen on it,
   // is ours to take; what is not is accounted for.
   bool Takes(int fd, Direction direction, const Endpoint& endpoint);
 
   std::mutex mutex;
+  FdTable table;
+  PortTable ports;
 
  private:
   explicit Shim(ShimConfig config);
-  void ForkedChild();
+  void AfterForkInChild();
   void Run();
   // Why the device does not reach it; empty: it does.
   std::string WhyNotReachable(Direction direction, const IpAddress& ip) const;
   void StartRecord();
-  void EndConnection(const TakenSocket* socket);
   void NotePayload();
   // The process ends: what was queued is sent, for kExitPatience at most.
   void AtExit();
   friend void EndOfProcess();
-
-  // Descriptors above are never taken.
-  static constexpr size_t kMaxFds = 1 << 20;
 
   const ShimConfig config_;
   const Log log_;
@@ -110,16 +113,10 @@ class Shim {
   // What the guardian would reset.
   std::unordered_map<const TakenSocket*, uint32_t> connections_;
 
-  // A look without a lock: most descriptors are the kernel's.
-  std::unique_ptr<std::atomic<bool>[]> is_taken_ {
-    new std::atomic<bool>[ kMaxFds ]()
-  };
+  std::atomic<int> owner_pid_;  // whose the descriptors in `table` are
+  // The stack, and what was taken, are the parent's.
   std::atomic<bool> is_in_child_{false};
   std::atomic<bool> has_said_so_{false};
-  std::mutex table_mutex_;
-  std::unordered_map<int, std::shared_ptr<TakenSocket>> table_;
-  std::unordered_map<int, Endpoint> bound_;  // table_mutex_.
-  std::atomic<size_t> bound_count_{0};       // A look without the lock.
 };
 
 }  // namespace devwire::preload

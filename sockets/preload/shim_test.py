@@ -2,15 +2,19 @@
 """Unmodified programs on Devwire's sockets, Linux as the peer, in a namespace
 made here.
 
-  shim_test.py DEVWIRE_RUN LIBDEVWIRE_PRELOAD LIBSOFTNIC SOCKET_CASES
+  shim_test.py DEVWIRE_RUN LIBDEVWIRE_PRELOAD LIBSOFTNIC SOCKET_CASES TABLE
 
 Prints "PASS: ", "FAIL: " and "SKIP: " lines; the exit status is 1 when one
 failed.
 """
 
+import collections
+import errno
 import hashlib
 import os
 import pathlib
+import queue
+import re
 import socket
 import subprocess
 import sys
@@ -23,6 +27,7 @@ LINUX, OURS, PORT = "10.81.0.1", "10.81.0.2", 7000
 MIB = 1 << 20
 
 failures = 0
+ENDS = queue.Queue()
 
 
 def report(ok, what, detail=""):
@@ -50,6 +55,33 @@ def serve_case(s):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         s.close()
     elif words[0] == "silent":
+        s.recv(1)
+    elif words[0] == "deaf":
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        time.sleep(5)
+    elif words[0] == "late":
+        time.sleep(0.5)
+        s.sendall(b"too late")
+        s.recv(1)
+    elif words[0] == "mark":
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        time.sleep(0.3)
+        s.sendall(s.recv(100) + b"|" + s.recv(100))
+    elif words[0] == "report":  # How this connection ended.
+        try:
+            s.sendall(b"".join(w.encode() for w in words[1:]))
+            while s.recv(1 << 16):
+                pass
+            ENDS.put(b"ended")
+        except ConnectionError:
+            ENDS.put(b"reset")
+    elif words[0] == "reports":
+        s.sendall(ENDS.get(timeout=20))
+    elif words[0] == "urgent":
+        s.recv(1)
+        s.sendall(b"ab")
+        s.send(b"c", socket.MSG_OOB)
+        s.sendall(b"de")
         s.recv(1)
     elif words[0] == "call":
         with socket.create_connection((words[1], int(words[2]))) as other:
@@ -116,21 +148,70 @@ class Shim:
                                 stderr=subprocess.PIPE, text=True)
 
 
-def compare_cases(shim, script):
+def compare_cases(shim, script, document):
     native = subprocess.run(
         [sys.executable, script, LINUX, LINUX, str(PORT)],
-        capture_output=True, text=True, timeout=120, check=False)
-    ours = shim.run(sys.executable, script, OURS, LINUX, str(PORT))
+        capture_output=True, text=True, timeout=240, check=False)
+    ours = shim.run(sys.executable, script, OURS, LINUX, str(PORT),
+                    timeout=240)
     report(native.returncode == 0 and native.stdout.count("\n") > 50,
            "the cases run on the kernel's sockets",
            native.stdout[-300:] + native.stderr[-1000:])
     report(ours.returncode == 0, "the cases run on Devwire's sockets",
            ours.stdout[-300:] + ours.stderr[-1000:])
+    compare_rows(script, document, native.stdout.splitlines())
     lines = ours.stdout.splitlines()
     for i, line in enumerate(native.stdout.splitlines()):
         got = lines[i] if i < len(lines) else "nothing"
         report(got == line, f"socket case {line.split(':')[0]}",
                f"the kernel says {line}, Devwire {got}")
+
+
+def table_rows(document):
+    """The rows of docs/sockets.md: their errors by name."""
+    text = pathlib.Path(document).read_text(encoding="utf-8")
+    table = text.split("<!-- calls begin -->")[1].split("<!-- calls end -->")[0]
+    rows = {}
+    for line in table.splitlines():
+        match = re.match(r"\| `(\w+)` \| (taken|passed|kept) \| ([A-Z0-9 ]*)\|",
+                         line)
+        if match:
+            rows[match[1]] = match[3].split()
+        elif line.startswith("| `"):
+            report(False, "a row of docs/sockets.md that nobody understands",
+                   line)
+    return rows
+
+
+def compare_rows(script, document, native):
+    """Each row has a case, which has brought about each of its errors."""
+    listed = subprocess.run([sys.executable, script, LINUX, LINUX, "0", "rows"],
+                            capture_output=True, text=True, check=True).stdout
+    results = collections.defaultdict(str)
+    for line in native:
+        name = line.split()[0]
+        results[name] += line + "\n"
+    seen = collections.defaultdict(str)
+    for line in listed.splitlines():
+        name, *rows = line.split()
+        for row in rows:
+            seen[row] += results[name]
+    documented = table_rows(document)
+    report(len(documented) > 100, "the table of calls is there")
+    for row, errors in documented.items():
+        missing = [e for e in errors if not names_error(e, seen[row])]
+        report(seen[row] and not missing,
+               f"row {row} of docs/sockets.md has its cases",
+               f"errors without a case: {missing}" if seen[row] else "none")
+    report(not set(seen) - set(documented),
+           "every case is of a row of docs/sockets.md",
+           str(set(seen) - set(documented)))
+
+
+def names_error(name, text):
+    """By its name, or as the number that SO_ERROR answers."""
+    number = getattr(errno, name)
+    return re.search(rf"\b{name}\b|: {number}\b", text) is not None
 
 
 def http_server(shim, folder):
@@ -268,7 +349,8 @@ def refusals(shim, folder):
 
 
 def main():
-    run, preload, softnic, cases = map(os.path.abspath, sys.argv[1:5])
+    run, preload, softnic, cases, document = map(os.path.abspath,
+                                                 sys.argv[1:6])
     if os.environ.get("DEVWIRE_IN_NAMESPACE") is None:
         if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
             print("SKIP: no access to /dev/net/tun")
@@ -283,7 +365,7 @@ def main():
         folder = pathlib.Path(name)
         shim = Shim(folder, run, preload, softnic)
         serve_cases()
-        compare_cases(shim, cases)
+        compare_cases(shim, cases, document)
         http_server(shim, folder)
         http_client(shim, folder)
         what_is_not_taken(shim)

@@ -4,18 +4,22 @@
 
 #include <sys/socket.h>
 
+#include <cstdint>
 #include <optional>
 
 #include "transport/address.h"
 
 namespace devwire::preload {
 
-// An IPv4 address mapped into IPv6 is IPv4. Empty: of another family, or cut.
-std::optional<Endpoint> ToEndpoint(const sockaddr* address, socklen_t size);
+// What `address` says to a socket of `family`, AF_INET or AF_INET6. An IPv4
+// address mapped into IPv6 is IPv4. Empty: of another family, or cut.
+std::optional<Endpoint> ToEndpoint(const sockaddr* address, socklen_t size,
+                                   int family);
 
-// As accept(2): fills *size bytes at most and says how many it would take.
-// Null pointers are left alone.
-void FromEndpoint(const Endpoint& e, sockaddr* out, socklen_t* size);
+// As accept(2) and getsockname(2): fills *size bytes at most and says how many
+// it would take. A negative errno, or 0: -EINVAL for a negative size, -EFAULT.
+int64_t FromEndpoint(const Endpoint& e, int family, sockaddr* out,
+                     socklen_t* size);
 
 // INADDR_ANY, in6addr_any.
 bool IsAny(const IpAddress& ip);

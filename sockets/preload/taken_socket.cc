@@ -10,81 +10,245 @@
 
 #include "sockets/errno_map.h"
 #include "sockets/preload/real_libc.h"
-#include "sockets/preload/shim.h"
 
 namespace devwire::preload {
 
 int64_t TakenSocket::Make(std::unique_ptr<Stream> stream,
+                          std::shared_ptr<KernelSocket> kernel,
                           std::shared_ptr<TakenSocket>* out, int* fd) {
   out->reset(new TakenSocket);
-  (*out)->local_ = stream->local();
-  (*out)->remote_ = stream->remote();
-  (*out)->stream_ = std::move(stream);
-  return -(*out)->ready_.Open(fd);
+  TakenSocket& made = **out;
+  made.local_ = stream->local();
+  made.remote_ = stream->remote();
+  made.stream_ = std::move(stream);
+  made.inbox_.emplace(made.stream_.get());
+  made.kernel_ = std::move(kernel);
+  const int error = made.ready_.Open(fd);
+  if (error == 0) made.OnOptions();
+  return -error;
 }
 
 int64_t TakenSocket::Make(std::unique_ptr<Listener> listener,
+                          std::shared_ptr<KernelSocket> kernel,
                           std::shared_ptr<TakenSocket>* out, int* fd) {
   out->reset(new TakenSocket);
-  (*out)->local_ = listener->local();
-  (*out)->is_listener_ = true;
-  (*out)->listener_ = std::move(listener);
-  return -(*out)->ready_.Open(fd);
+  TakenSocket& made = **out;
+  made.local_ = listener->local();
+  made.is_listener_ = true;
+  made.listener_ = std::move(listener);
+  made.kernel_ = std::move(kernel);
+  return -made.ready_.Open(fd);
 }
 
 TakenSocket::~TakenSocket() = default;
 
+void TakenSocket::OnOptions() {
+  const SocketOptions options = kernel_->options();
+  low_water_ = static_cast<uint64_t>(
+      std::max(options.Int(SOL_SOCKET, SO_RCVLOWAT, 1), 1));
+  urgent_inline_ = options.Int(SOL_SOCKET, SO_OOBINLINE, 0) != 0;
+  is_corked_ = options.Int(IPPROTO_TCP, TCP_CORK, 0) != 0;
+  if (is_listener_ || stream_ == nullptr) return;
+  if (ready_.is_readable()) {
+    ShowReadable();
+  } else if (const uint64_t bytes = BytesReadable(); bytes >= low_water_) {
+    ready_.OnMore();
+  }
+}
+
+// -- readiness ----------------------------------------------------------------
+
 void TakenSocket::OnReady(Readiness what) {
   if ((what & (kConnected | kWritable)) != 0) ready_.SetWritable(true);
-  if ((what & (kReadable | kAcceptable)) != 0) ready_.OnMore();
-  if ((what & kReadable) != 0 && PeerHasEnded()) ready_.OnEndOfStream();
-  if ((what & kFailed) == 0) return;
-  const absl::Status status = stream_->ConnectStatus();
-  if (!status.ok() && !error_is_told_) error_ = ErrnoOf(status);
-  // What arrived before the error is read first, as in Linux.
-  if (BytesReadable() == 0) ready_.OnError();
+  if ((what & kAcceptable) != 0) ready_.OnMore();
+  if ((what & kReadable) != 0 && stream_ != nullptr) {
+    if (PeerHasEnded()) {
+      saw_end_ = true;
+      ready_.OnEndOfStream();
+      if (is_shut_for_writing_) ready_.OnHangUp();
+    }
+    if (BytesReadable() >= low_water_) ready_.OnMore();
+  }
+  if ((what & kFailed) != 0 && stream_ != nullptr) LookForFailure();
+  waiting_.Wake();
+}
+
+uint8_t TakenSocket::tcp_state() {
+  const auto info = stream_->tcp_info();
+  return info.ok() ? info->tcpi_state : static_cast<uint8_t>(TCP_CLOSE);
 }
 
 // The peer's FIN has arrived, whether it was read or not: POLLRDHUP.
 bool TakenSocket::PeerHasEnded() {
-  const auto info = stream_->tcp_info();
-  if (!info.ok()) return false;
-  const int state = info->tcpi_state;
+  const uint8_t state = tcp_state();
   return state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK ||
          state == TCP_CLOSING || state == TCP_TIME_WAIT;
 }
 
-int64_t TakenSocket::Fail(const absl::Status& status) {
-  const int error = error_ != 0 ? std::exchange(error_, 0) : ErrnoOf(status);
-  ready_.OnError();
-  error_is_told_ = true;
-  return -error;
+// After something was read: tcp_stream_is_readable() of Linux.
+void TakenSocket::ShowReadable() {
+  if (is_failed_ || has_end_ || BytesReadable() >= low_water_) return;
+  ready_.ClearReadable();
 }
 
-int64_t TakenSocket::Receive(std::span<const iovec> out) {
-  if (stream_ == nullptr) return -EBADF;  // Closed by another thread.
-  if (is_shut_for_reading_ || has_end_) return 0;
-  int64_t total = 0;
-  for (const iovec& v : out) {
-    const absl::StatusOr<Received> got =
-        stream_->Read({static_cast<std::byte*>(v.iov_base), v.iov_len});
-    if (!got.ok()) {
-      if (total > 0) return total;
-      // The error is told once, then there is nothing more. tcp(7)
-      return error_is_told_ ? 0 : Fail(got.status());
-    }
-    total += static_cast<int64_t>(got->bytes);
-    has_end_ |= got->end_of_stream;
-    if (got->bytes < v.iov_len) break;
+// Both ends have said that nothing more comes: POLLHUP.
+void TakenSocket::LookAtEnd() {
+  if (has_end_) ready_.OnEndOfStream();
+  if (has_end_ && is_shut_for_writing_) ready_.OnHangUp();
+}
+
+// -- errors -------------------------------------------------------------------
+
+void TakenSocket::OnFailure(const absl::Status& status) {
+  if (is_failed_) return;
+  is_failed_ = true;
+  error_ = ErrnoOf(status);
+  // A reset after the peer's end: nobody is left to write to. tcp_reset().
+  if (error_ == ECONNRESET && (saw_end_ || has_end_)) error_ = EPIPE;
+  ready_.OnError();
+  waiting_.Wake();
+}
+
+void TakenSocket::LookForFailure() {
+  if (is_failed_ || stream_ == nullptr) return;
+  const absl::Status connecting = stream_->ConnectStatus();
+  if (!connecting.ok()) {
+    if (ErrnoOf(connecting) != EINPROGRESS) OnFailure(connecting);
+    return;
   }
+  const absl::StatusOr<Received> nothing = stream_->Read({});
+  if (!nothing.ok()) OnFailure(nothing.status());
+}
+
+int TakenSocket::TakeError() {
+  LookForFailure();
+  if (error_ == 0) return 0;
+  ready_.ForgetError();
+  return std::exchange(error_, 0);
+}
+
+// What a call that meets a failed stream answers: the error once, then 0.
+int64_t TakenSocket::TellError() { return -TakeError(); }
+
+// -- data ---------------------------------------------------------------------
+
+int64_t TakenSocket::Receive(std::span<const iovec> out, Inbox::How how) {
+  if (stream_ == nullptr) return -EBADF;  // Closed by another thread.
+  how.urgent_inline = urgent_inline_;
+  const absl::StatusOr<Received> got = inbox_->Read(out, how);
+  if (!got.ok()) {
+    OnFailure(got.status());
+    return TellError();
+  }
+  has_end_ |= got->end_of_stream;
   LookAtEnd();
-  const bool is_empty = !has_end_ && BytesReadable() == 0;
-  if (is_empty) ready_.ClearReadable();
-  return total > 0 || has_end_ || out.empty() ? total : -EAGAIN;
+  ShowReadable();
+  if (got->bytes > 0) return static_cast<int64_t>(got->bytes);
+  if (has_end_ || is_shut_for_reading_) return 0;
+  // Room for nothing: whether there is something is what it tells.
+  return BytesReadable() > 0 ? 0 : -EAGAIN;
+}
+
+int64_t TakenSocket::ReceiveUrgent(std::byte* out, bool peeks) {
+  if (stream_ == nullptr) return -EBADF;
+  const int64_t got = inbox_->ReadUrgent(out, peeks, urgent_inline_);
+  if (got != -EAGAIN) return got;
+  LookForFailure();
+  return is_failed_ || is_shut_for_reading_ ? 0 : got;
+}
+
+int64_t TakenSocket::Send(std::span<const iovec> bytes, SendHow how) {
+  if (stream_ == nullptr) return -EBADF;
+  if (!is_connected_) LookForFailure();
+  if (is_failed_ || is_shut_for_writing_) {
+    const int error = TakeError();
+    return error != 0 ? -error : -EPIPE;
+  }
+  if (ConnectResult() == -EINPROGRESS) return -EAGAIN;
+  if (how.has_more != is_corked_by_more_) {
+    is_corked_by_more_ = how.has_more;
+    (void)stream_->SetCork(is_corked_ || how.has_more);
+  }
+  int64_t total = 0;
+  for (const iovec& v : bytes) {
+    const absl::StatusOr<size_t> taken = stream_->SendHost(
+        {static_cast<const std::byte*>(v.iov_base), v.iov_len});
+    if (!taken.ok()) {
+      if (total > 0) return total;
+      OnFailure(taken.status());
+      return TellError();
+    }
+    total += static_cast<int64_t>(*taken);
+    if (*taken == v.iov_len) continue;
+    ready_.SetWritable(false);
+    return total > 0 ? total : -EAGAIN;
+  }
+  if (how.is_urgent && total > 0) (void)stream_->MarkUrgent();
+  return total;
+}
+
+uint64_t TakenSocket::BytesReadable() {
+  if (stream_ == nullptr) return 0;
+  return inbox_->ReadableBytes(urgent_inline_);
+}
+
+bool TakenSocket::IsAtMark() {
+  return stream_ != nullptr && inbox_->IsAtMark();
+}
+
+uint64_t TakenSocket::BytesUnsent() {
+  if (stream_ == nullptr) return 0;
+  const auto info = stream_->Info();
+  return info.ok() ? info->bytes_unacked + info->bytes_unsent : 0;
+}
+
+uint64_t TakenSocket::BytesNeverSent() {
+  if (stream_ == nullptr) return 0;
+  const auto info = stream_->Info();
+  return info.ok() ? info->bytes_unsent : 0;
+}
+
+// -- connections --------------------------------------------------------------
+
+int64_t TakenSocket::ConnectResult() {
+  if (stream_ == nullptr) return -EBADF;
+  if (is_connected_) return 0;
+  const absl::Status status = stream_->ConnectStatus();
+  const int error = ErrnoOf(status);
+  if (error == EINPROGRESS) return -EINPROGRESS;
+  if (error == 0) {
+    is_connected_ = true;
+    return 0;
+  }
+  OnFailure(status);
+  is_refused_ = true;
+  const int told = TakeError();
+  // SO_ERROR has told it before: inet_stream_connect() of Linux.
+  return told != 0 ? -told : -ECONNABORTED;
+}
+
+int64_t TakenSocket::ConnectAgain() {
+  const int64_t result = ConnectResult();
+  if (result == -EINPROGRESS) return -EALREADY;
+  if (result != 0) return result;
+  LookForFailure();
+  if (is_failed_ && !connect_is_told_) {  // It came, and went.
+    is_refused_ = true;
+    const int told = TakeError();
+    return told != 0 ? -told : -ECONNABORTED;
+  }
+  return std::exchange(connect_is_told_, true) ? -EISCONN : 0;
+}
+
+bool TakenSocket::HasPeer() {
+  LookForFailure();
+  if (stream_ == nullptr || is_failed_ || ConnectResult() != 0) return false;
+  const uint8_t state = tcp_state();
+  return state != TCP_CLOSE && state != TCP_TIME_WAIT;
 }
 
 int64_t TakenSocket::Accept(std::unique_ptr<Stream>* out) {
-  if (listener_ == nullptr) return -EBADF;
+  if (listener_ == nullptr) return -EINVAL;  // shutdown(2) meanwhile.
   for (auto* place : {out, &next_}) {
     if (place == out && next_ != nullptr) {
       *out = std::move(next_);
@@ -102,113 +266,46 @@ int64_t TakenSocket::Accept(std::unique_ptr<Stream>* out) {
   return *out == nullptr ? -EAGAIN : 0;
 }
 
-// Both ends have said that nothing more comes: POLLHUP.
-void TakenSocket::LookAtEnd() {
-  if (has_end_) ready_.OnEndOfStream();
-  if (has_end_ && is_shut_for_writing_) ready_.OnHangUp();
-}
-
-int64_t TakenSocket::Send(std::span<const iovec> bytes) {
-  if (stream_ == nullptr) return -EBADF;
-  if (is_shut_for_writing_) return -EPIPE;
-  if (error_ != 0) return Fail(absl::OkStatus());
-  int64_t total = 0;
-  for (const iovec& v : bytes) {
-    const absl::StatusOr<size_t> taken = stream_->SendHost(
-        {static_cast<const std::byte*>(v.iov_base), v.iov_len});
-    if (!taken.ok()) {
-      if (total > 0) return total;
-      const int64_t error = Fail(taken.status());
-      return error == -ECONNRESET ? -EPIPE : error;
-    }
-    total += static_cast<int64_t>(*taken);
-    if (*taken == v.iov_len) continue;
-    ready_.SetWritable(false);
-    return total > 0 ? total : -EAGAIN;
-  }
-  return total;
-}
-
 int64_t TakenSocket::Shutdown(int how) {
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return -EINVAL;
-  if (is_listener() || ConnectResult() != 0) return -ENOTCONN;
+  const bool has_peer = HasPeer();
   if (how != SHUT_WR) {
     is_shut_for_reading_ = true;
     ready_.OnEndOfStream();
   }
   if (how != SHUT_RD && !is_shut_for_writing_) {
     is_shut_for_writing_ = true;
-    (void)stream_->CloseSend();
+    if (has_peer) (void)stream_->CloseSend();
   }
-  if ((is_shut_for_reading_ || has_end_) && is_shut_for_writing_) {
+  if ((is_shut_for_reading_ || has_end_ || saw_end_) && is_shut_for_writing_) {
     ready_.OnHangUp();
   }
-  return 0;
+  waiting_.Wake();
+  return has_peer ? 0 : -ENOTCONN;
 }
 
-int64_t TakenSocket::Close(std::optional<Duration> linger) {
-  if (stream_ != nullptr) stream_->Close({.linger = linger});
+void TakenSocket::CloseSend() {
+  if (stream_ != nullptr) (void)stream_->CloseSend();
+}
+
+bool TakenSocket::IsThrough() {
+  if (stream_ == nullptr) return true;
+  const uint8_t state = tcp_state();
+  return state == TCP_FIN_WAIT2 || state == TCP_TIME_WAIT || state == TCP_CLOSE;
+}
+
+void TakenSocket::Close(std::optional<Duration> linger) {
+  if (stream_ != nullptr) {
+    // What was read ahead is as unread as the rest: RFC 2525 2.17.
+    if (inbox_->ahead_bytes() > 0) linger = Duration();
+    stream_->Close({.linger = linger});
+  }
+  inbox_.reset();
   stream_.reset();
   next_.reset();
   listener_.reset();
-  return 0;
-}
-
-int64_t TakenSocket::ConnectResult() {
-  if (stream_ == nullptr) return -EBADF;
-  if (is_connected_) return 0;
-  const absl::Status status = stream_->ConnectStatus();
-  const int error = ErrnoOf(status);
-  if (error == EINPROGRESS) return -EINPROGRESS;
-  if (error != 0) return Fail(status);
-  is_connected_ = true;
-  return 0;
-}
-
-int64_t TakenSocket::ConnectAgain() {
-  const int64_t result = ConnectResult();
-  if (result == -EINPROGRESS) return -EALREADY;
-  if (result != 0) return result;
-  return std::exchange(connect_is_told_, true) ? -EISCONN : 0;
-}
-
-int TakenSocket::TakeError() {
-  if (!is_listener() && !is_connected_ && error_ == 0 && !error_is_told_) {
-    const int64_t result = ConnectResult();
-    return result == -EINPROGRESS ? 0 : static_cast<int>(-result);
-  }
-  error_is_told_ |= error_ != 0;
-  return std::exchange(error_, 0);
-}
-
-void TakenSocket::CopyOptions(int kernel_fd) {
-  if (is_listener()) return;
-  int on = 0;
-  socklen_t size = sizeof(on);
-  if (real().getsockopt(kernel_fd, IPPROTO_TCP, TCP_NODELAY, &on, &size) == 0) {
-    (void)stream_->SetNoDelay(on != 0);
-  }
-  SetKeepAlive(kernel_fd);
-}
-
-void TakenSocket::SetKeepAlive(int fd) {
-  if (stream_ == nullptr) return;
-  int on = 0;
-  socklen_t size = sizeof(on);
-  real().getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &size);
-  (void)stream_->SetKeepAlive(
-      on != 0 ? std::optional(Shim::Get()->config().keepalive) : std::nullopt);
-}
-
-uint64_t TakenSocket::BytesUnsent() {
-  if (stream_ == nullptr) return 0;
-  const auto info = stream_->Info();
-  return info.ok() ? info->bytes_unacked + info->bytes_unsent : 0;
-}
-
-uint64_t TakenSocket::BytesReadable() {
-  if (stream_ == nullptr) return 0;
-  return stream_->ReadableBytes().value_or(0);
+  ready_.OnHangUp();
+  waiting_.Wake();
 }
 
 }  // namespace devwire::preload

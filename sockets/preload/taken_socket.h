@@ -4,7 +4,7 @@
 // Calls answer as system calls do: >= 0, or a negative errno; -EAGAIN stands
 // for "would block", whatever O_NONBLOCK says.
 //
-// Threads:  every call with Shim::mutex held.
+// Threads:  every call with Shim::mutex held, but kernel() and waiting().
 // Lifetime: the last descriptor's close() ends it.
 #ifndef SOCKETS_PRELOAD_TAKEN_SOCKET_H_
 #define SOCKETS_PRELOAD_TAKEN_SOCKET_H_
@@ -17,7 +17,10 @@
 #include <span>
 
 #include "sockets/listener.h"
+#include "sockets/preload/inbox.h"
+#include "sockets/preload/kernel_socket.h"
 #include "sockets/preload/ready_fd.h"
+#include "sockets/preload/wait_word.h"
 #include "sockets/stream.h"
 
 namespace devwire::preload {
@@ -26,50 +29,94 @@ class TakenSocket {
  public:
   // Takes the stream, or the listener; *fd is the application's.
   static int64_t Make(std::unique_ptr<Stream> stream,
+                      std::shared_ptr<KernelSocket> kernel,
                       std::shared_ptr<TakenSocket>* out, int* fd);
   static int64_t Make(std::unique_ptr<Listener> listener,
+                      std::shared_ptr<KernelSocket> kernel,
                       std::shared_ptr<TakenSocket>* out, int* fd);
   ~TakenSocket();
 
   bool is_listener() const { return is_listener_; }
+  // Null once it is closed, or a listener's.
   Stream* stream() const { return stream_.get(); }
   Listener* listener() const { return listener_.get(); }
   Endpoint local() const { return local_; }
   Endpoint remote() const { return remote_; }
+  // Its names and options.
+  const std::shared_ptr<KernelSocket>& kernel() const { return kernel_; }
+  // What its blocking calls sleep on.
+  WaitWord& waiting() { return waiting_; }
 
   // What the poller said.
   void OnReady(Readiness what);
 
-  int64_t Receive(std::span<const iovec> out);
-  int64_t Send(std::span<const iovec> bytes);
-  // The next connection; -EAGAIN: there is none.
-  int64_t Accept(std::unique_ptr<Stream>* out);
-  int64_t Shutdown(int how);
-  int64_t Close(std::optional<Duration> linger);
+  // -- data ------------------------------------------------------------------
+  // At most as much as `out` holds; fewer bytes when fewer have arrived.
+  int64_t Receive(std::span<const iovec> out, Inbox::How how);
+  // Nothing more will come than what has arrived.
+  bool IsAtEnd() const {
+    return has_end_ || is_failed_ || is_shut_for_reading_;
+  }
+  // MSG_OOB: one byte.
+  int64_t ReceiveUrgent(std::byte* out, bool peeks);
+  struct SendHow {
+    bool has_more = false;   // MSG_MORE
+    bool is_urgent = false;  // MSG_OOB: the last byte
+  };
+  int64_t Send(std::span<const iovec> bytes, SendHow how);
+  // SO_RCVLOWAT.
+  uint64_t low_water() const { return low_water_; }
+  // FIONREAD, SIOCATMARK.
+  uint64_t BytesReadable();
+  bool IsAtMark();
+  // SIOCOUTQ: bytes that the peer has not acknowledged, queued ones included.
+  uint64_t BytesUnsent();
+  uint64_t BytesNeverSent();  // SIOCOUTQNSD
+  bool HasUnsent() { return BytesUnsent() > 0; }
+
+  // -- connections -----------------------------------------------------------
   // 0 connected, -EINPROGRESS, or the error, once.
   int64_t ConnectResult();
   // connect(2) again: 0 the first time after it has succeeded.
   int64_t ConnectAgain();
-  // What the application set on the kernel's socket before it was taken.
-  void CopyOptions(int kernel_fd);
-  // As SO_KEEPALIVE of `fd` says, which is of any kind.
-  void SetKeepAlive(int fd);
+  // connect(2) has failed and the application knows it: what follows is as if
+  // it had not been called.
+  bool is_refused() const { return is_refused_; }
+  // Has a peer, as getpeername(2) has it.
+  bool HasPeer();
+  bool is_connecting() const {
+    return stream_ != nullptr && !is_connected_ && !is_failed_;
+  }
+  // The next connection; -EAGAIN: there is none.
+  int64_t Accept(std::unique_ptr<Stream>* out);
+  int64_t Shutdown(int how);
+  // Everything is acknowledged, the end included.
+  bool IsThrough();
+  // No more to send, and no lingering yet.
+  void CloseSend();
+  void Close(std::optional<Duration> linger);
   // SO_ERROR: the pending error, which is then gone.
   int TakeError();
-  uint64_t BytesReadable();
-  // Bytes that the peer has not acknowledged; queued ones included.
-  uint64_t BytesUnsent();
-  bool HasUnsent() { return BytesUnsent() > 0; }
+
+  // Options that decide what calls do were set: what they say now.
+  void OnOptions();
 
  private:
   TakenSocket() = default;
-  int64_t Fail(const absl::Status& status);
+  // Looks whether the stream has failed meanwhile.
+  void LookForFailure();
+  void OnFailure(const absl::Status& status);
+  int64_t TellError();
+  void ShowReadable();
   void LookAtEnd();
   bool PeerHasEnded();
+  uint8_t tcp_state();
 
   // One of them, until Close().
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Listener> listener_;
+  std::optional<Inbox> inbox_;
+  std::shared_ptr<KernelSocket> kernel_;
   Endpoint local_;
   Endpoint remote_;
   bool is_listener_ = false;
@@ -77,13 +124,21 @@ class TakenSocket {
   // listener must not look readable when accept(2) would wait.
   std::unique_ptr<Stream> next_;
   ReadyFd ready_;
-  int error_ = 0;  // pending, as sk_err of Linux
-  bool error_is_told_ = false;
+  WaitWord waiting_;
+  int error_ = 0;           // pending, as sk_err of Linux
+  bool is_failed_ = false;  // the stream has ended with an error
+  bool is_refused_ = false;
   bool is_connected_ = false;
   bool connect_is_told_ = false;  // connect(2) or accept(2) answered 0
   bool has_end_ = false;          // the peer's FIN was read
+  bool saw_end_ = false;          // it has arrived
   bool is_shut_for_reading_ = false;
   bool is_shut_for_writing_ = false;
+  bool is_corked_by_more_ = false;
+  // Options: SO_RCVLOWAT, SO_OOBINLINE, TCP_CORK.
+  uint64_t low_water_ = 1;
+  bool urgent_inline_ = false;
+  bool is_corked_ = false;
 };
 
 }  // namespace devwire::preload

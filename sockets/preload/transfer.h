@@ -13,6 +13,12 @@
 
 namespace devwire::preload {
 
+uint64_t SizeOf(std::span<const iovec> vector);
+
+// 0, or what a system call says of such an array: -EINVAL, -EFAULT, and
+// `too_many` for more than UIO_MAXIOV.
+int64_t CheckVector(const iovec* v, int64_t count, int too_many);
+
 // Bytes received, 0 at the end of the stream, or a negative errno.
 int64_t Receive(Shim& shim, int fd, TakenSocket& socket,
                 std::span<const iovec> out, int flags);
