@@ -281,20 +281,44 @@ def forks(shim):
         "import os, socket, sys\n"
         f"s = socket.create_connection(('{LINUX}', {PORT}))\n"
         "s.sendall(b'echo\\n')\n"
-        "if os.fork() == 0:\n"
+        f"a = socket.create_server(('{OURS}', 0))\n"
+        "def tell(f, *args):\n"
         "    try:\n"
-        "        s.recv(1)\n"
+        "        result = f(*args)\n"
         "    except OSError as e:\n"
-        "        os.write(1, os.strerror(e.errno).encode() + b'\\n')\n"
-        "    s.close()\n"
+        "        result = os.strerror(e.errno)\n"
+        "    os.write(1, f'{f.__name__}: {result}\\n'.encode())\n"
+        "if os.fork() == 0:\n"
+        "    for f, *args in ((s.recv, 1), (s.send, b'x'), (a.accept,),\n"
+        "                     (a.listen, 1), (s.shutdown, 2),\n"
+        "                     (s.getsockname,), (s.getpeername,),\n"
+        "                     (s.setsockopt, 6, 1, 1),\n"
+        "                     (s.getsockopt, 6, 1),\n"
+        f"                     (s.connect, ('{LINUX}', {PORT})),\n"
+        f"                     (s.bind, ('{OURS}', 0)),\n"
+        "                     (s.recvmsg, 1), (s.sendmsg, [b'x'])):\n"
+        "        tell(f, *args)\n"
+        "    s.close(); a.close()\n"
+        "    tell(os.read, s.fileno(), 1)\n"
         "    os._exit(0)\n"
         "os.wait()\n"
-        "s.sendall(b'parent'); print(s.recv(100).decode())\n")
+        "s.sendall(b'parent'); print(s.recv(100).decode())\n"
+        "k = socket.create_connection(('%s', %d))\n" % (LINUX, PORT) +
+        "k.sendall(b'call %s %d\\n' % (a.getsockname()[0].encode(),"
+        " a.getsockname()[1]))\n"
+        "print(a.accept()[0].recv(2).decode())\n")
     result = shim.run(sys.executable, "-c", script)
-    report(result.stdout.split("\n")[:2] == ["Owner died", "parent"],
-           "a child is refused, the parent's socket goes on", result.stdout)
+    lines = result.stdout.splitlines()
+    report(len(lines) == 16 and lines[-3] == "read: Bad file descriptor",
+           "a child's calls on its parent's sockets come back",
+           result.stdout + result.stderr[-500:])
+    for line in lines[:-3]:
+        report(line.endswith(": Owner died"),
+               f"a child is refused {line.split(':')[0]}", line)
+    report(lines[-2:] == ["parent", "hi"], "and the parent's sockets go on",
+           result.stdout)
     report("Fork before the first listen or connect" in result.stderr,
-           "and is told so", result.stderr[-500:])
+           "and it is told so", result.stderr[-500:])
 
 
 def exit_sends_all(shim, folder):
