@@ -184,10 +184,9 @@ absl::StatusOr<std::unique_ptr<Stream>> Stack::StartConnect(
   const absl::StatusOr<StreamSettings> settings = MakeStreamSettings(
       options.knobs ? *options.knobs : core_->options.tcp, options.congestion);
   if (!settings.ok()) return settings.status();
-  if (remote.port == Port{0} || remote.ip == core_->options.address) {
+  if (remote.port == Port{0}) {
     return ErrnoStatus(EADDRNOTAVAIL,
-                       absl::StrFormat("%s cannot be connected to: port 0, or "
-                                       "the stack's own address",
+                       absl::StrFormat("%s cannot be connected to: port 0",
                                        remote.ToString()));
   }
   Engine::ConnectResult result;

@@ -114,7 +114,9 @@ class Stack {
   // Port 0 takes a free one; the address must be the stack's.
   absl::StatusOr<std::unique_ptr<Listener>> Listen(const Endpoint& local,
                                                    const ListenOptions& = {});
-  // Waits until established, at most options.timeout.
+  // Waits until established, at most options.timeout. To the stack's own
+  // address too, through the NIC, where that loops its own frames back; else
+  // Unavailable (EHOSTUNREACH).
   absl::StatusOr<std::unique_ptr<Stream>> Connect(const Endpoint& remote,
                                                   const ConnectOptions& = {});
   // Does not wait: see Stream::ConnectStatus and kConnected.

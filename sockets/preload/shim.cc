@@ -166,9 +166,6 @@ std::string Shim::WhyNotReachable(Direction direction,
   if (ip.family != s.address.family) {
     return absl::StrCat(text, " is not of the family of the device's address");
   }
-  if (ip == s.address) {
-    return absl::StrCat(text, " is the device's own address");
-  }
   if (AddressPrefix{s.address, s.prefix_bits}.Contains(ip) || s.gateway) {
     return {};
   }

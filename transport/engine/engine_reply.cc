@@ -22,6 +22,13 @@ void Engine::OnArp(const RxFrame& frame, const ParsedFrame& parsed) {
       (arp.sender_mac[0] & 1) != 0) {
     return DropFrame(frame, EngineDrop::kBadArp);
   }
+  if (parsed.source_mac == io_.limits().mac) {  // See PollNeighbors.
+    if (neighbors_.OnAnswer(options_.route.address, parsed.source_mac,
+                            /*create=*/false, now_)) {
+      AdoptNeighbor(options_.route.address);
+    }
+    return FinishFrame(frame);
+  }
   const bool is_request_for_us =
       arp.operation == ArpPacket::Operation::kRequest &&
       arp.target_ip == options_.route.address;
@@ -74,7 +81,11 @@ void Engine::PollNeighbors() {
   if (neighbors_.NextDeadline() > now_) return;
   worked_ = true;
   while (const auto request = neighbors_.PollRequest(now_)) {
-    if (request->ip.is_v4()) {
+    if (request->ip == options_.route.address) {
+      // A stream to ourselves: does the NIC loop back what is for its own
+      // address? The request that comes back is the answer, in IPv6 too.
+      SendArp(/*is_reply=*/false, MacAddress{}, request->ip, io_.limits().mac);
+    } else if (request->ip.is_v4()) {
       SendArp(/*is_reply=*/false, MacAddress{}, request->ip, kBroadcastMac);
     } else {
       SendSolicitation(*request);
