@@ -72,7 +72,7 @@ DropReason Connection::ArriveText(const Segment& seg, Instant now) {
     return DropReason::kTextUnread;
   }
   NoteFullSegment(seg.payload_bytes);
-  NoteTextArrival(now);
+  NoteTextArrival(seg, now);
   ++counts_.data_segments_in;
   if (text.seq != tcb_.rcv_nxt) return TakeOutOfOrder(text);
   const DropReason taken = TakeInOrder(text, now);

@@ -53,7 +53,7 @@ size_t Connection::Receive(std::span<Frag> out, uint64_t max_bytes) {
     tuner_.OnRead(taken.length);
   }
   if (count > 0 && CanReceiveText(state_) &&
-      window_.IsUpdateDue(tcb_.rcv_nxt)) {
+      (window_.IsUpdateDue(tcb_.rcv_nxt) || IsPushReadUp())) {
     ack_is_due_ = true;
   }
   return count;

@@ -119,7 +119,7 @@ inline Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
   } else {
     tcb_.snd_wl1 = seg.seq;
   }
-  NoteTextArrival(now);
+  NoteTextArrival(seg, now);
   ++counts_.data_segments_in;
   Deliver(seg.text[0]);
   if (seg.text_count > 1) [[unlikely]]

@@ -336,7 +336,8 @@ class Connection {
   DropReason RefuseForSlots(Text text);
   void Deliver(const Frag& frag);
   void ScheduleAck(Instant now);
-  void NoteTextArrival(Instant now);
+  void NoteTextArrival(const Segment& seg, Instant now);
+  bool IsPushReadUp() const;
   void TuneWindow(const Segment& seg, Instant now);
   void EndTuningRound(const Segment& seg, Instant now);
   void NoteFullSegment(uint32_t payload_bytes) {
@@ -462,6 +463,8 @@ class Connection {
   bool fin_received_ = false;
   bool receive_is_shut_down_ = false;
   bool front_is_split_ = false;  // A part of ready_.front() was handed over.
+  bool was_pushed_ = false;      // Text with PSH came since our last ACK.
+  bool is_answering_ = false;    // Our text follows the peer's at once.
   bool is_passive_ = false;
   bool send_was_short_ = false;    // kWritable is owed when room comes.
   bool user_waits_ = false;        // For room to queue more.
@@ -560,9 +563,18 @@ inline void Connection::Deliver(const Frag& frag) {
 // A peer that said nothing for longer than our RTO begins anew, with a window
 // that delayed ACKs would hold up: after its own timeout with one segment. As
 // Linux's tcp_event_data_recv().
-inline void Connection::NoteTextArrival(Instant now) {
+inline void Connection::NoteTextArrival(const Segment& seg, Instant now) {
   if (now - last_text_arrival_ > rtt_.rto()) quick_acks_left_ = kQuickAcks;
   last_text_arrival_ = now;
+  was_pushed_ |= seg.has_psh();
+}
+
+// All that came was read, and the peer pushed it: nothing may follow until it
+// hears of that. Unless we are one who answers: the answer takes the ACK along.
+// As Linux's tcp_cleanup_rbuf() and its pingpong mode.
+inline bool Connection::IsPushReadUp() const {
+  return was_pushed_ && ready_.empty() && !is_answering_ &&
+         timers_.IsSet(Timer::kDelayedAck);
 }
 
 // Text came in order: may the window grow?

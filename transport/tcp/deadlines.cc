@@ -14,7 +14,10 @@ constexpr uint8_t kR1 = 3;  // Retransmissions: RFC 9293 3.8.3, SHLD-10.
 }  // namespace
 
 void Connection::OnDeadline(Instant now) {
-  if (timers_.TakeExpired(Timer::kDelayedAck, now)) ack_is_due_ = true;
+  if (timers_.TakeExpired(Timer::kDelayedAck, now)) {
+    ack_is_due_ = true;
+    is_answering_ = false;  // There was no answer to take it along.
+  }
   timers_.TakeExpired(Timer::kPacing, now);  // PollTransmit sees to the rest.
   if (timers_.TakeExpired(Timer::kUser, now)) {
     EnterClosed(TcpError::kTimedOut);

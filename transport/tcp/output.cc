@@ -66,7 +66,7 @@ inline void Connection::Fill(SeqNum seq, uint8_t flags, Instant now,
   }
   if ((flags & kAck) == 0) return;
   FillAck(tcb_.rcv_nxt, ecn_.AckFlags(), out);
-  ack_is_due_ = false;
+  ack_is_due_ = was_pushed_ = false;
   timers_.Stop(Timer::kDelayedAck);
 }
 
@@ -371,10 +371,15 @@ inline bool Connection::PollNewText(Instant now, const TxLimits& limits,
   return true;
 }
 
+// PSH: the last that is queued, RFC 9293 3.9.1.2 MUST-61, and the last that
+// cwnd lets go: the receiver need not wait for more before it acknowledges.
 void Connection::FillNewText(uint32_t bytes, bool with_fin, Instant now,
                              TxSegment* out) {
   uint8_t flags = kAck;
-  if (bytes == unsent_bytes() && bytes > 0) flags |= kPsh;
+  const bool is_last =
+      bytes == unsent_bytes() || cwnd_room() < uint64_t{bytes} + smss_;
+  if (is_last && bytes > 0) flags |= kPsh;
+  is_answering_ |= now - last_text_arrival_ < options_.delayed_ack_time;
   if (with_fin) flags |= kFin;
   Fill(tcb_.snd_nxt, flags, now, out);
   out->payload_bytes = bytes;

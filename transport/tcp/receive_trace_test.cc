@@ -55,7 +55,6 @@ TEST(AckTrace, AfterALongPauseAtOnceAgain) {
   t.In(".  18001:19001(1000) ack 1").Out(".  1:1(0) ack 19001");
 }
 
-// TCP_QUICKACK, tcp(7), but it stays until turned off.
 // RFC 5681 4.2: it is what the peer waits for.
 TEST(AckTrace, TextThatFillsAHoleIsAcknowledgedAtOnce) {
   Trace t = PastQuickAcks();
@@ -64,6 +63,38 @@ TEST(AckTrace, TextThatFillsAHoleIsAcknowledgedAtOnce) {
   t.In(".  16011:16021(10) ack 1").Out(".  1:1(0) ack 16031");
 }
 
+// A peer whose cwnd is used up waits for it, and pushed what it sent last.
+TEST(AckTrace, PushedTextIsAcknowledgedWhenItIsRead) {
+  Trace t = PastQuickAcks();
+  t.In(".  16001:17001(1000) ack 1").OutNothing();
+  t.Recv();
+  t.OutNothing();
+  t.In("P. 17001:17501(500) ack 1").OutNothing();
+  t.Recv(400);
+  t.OutNothing();  // A part of it.
+  t.Recv();
+  t.Out(".  1:1(0) ack 17501");
+  t.In(".  17501:18501(1000) ack 1").OutNothing();
+  t.Recv();
+  t.OutNothing();  // That push was acknowledged.
+}
+
+// Answers take the ACK along; when one does not come, pushes count again.
+TEST(AckTrace, WhoAnswersAcknowledgesPushedTextWithTheAnswer) {
+  Trace t = PastQuickAcks();
+  t.In("P. 16001:16101(100) ack 1").OutNothing();
+  t.Send(10).Out("P. 1:11(10) ack 16101");
+  t.Recv();
+  t.In("P. 16101:16201(100) ack 11").OutNothing();
+  t.Recv();
+  t.OutNothing();
+  t.OutAt(40_ms, ".  11:11(0) ack 16201");
+  t.In("P. 16201:16301(100) ack 11").OutNothing();
+  t.Recv();
+  t.Out(".  11:11(0) ack 16301");
+}
+
+// TCP_QUICKACK, tcp(7), but it stays until turned off.
 TEST(AckTrace, QuickAckAcknowledgesEachSegment) {
   Trace t = PastQuickAcks();
   t.connection().SetQuickAck(true);

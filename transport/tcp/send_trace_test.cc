@@ -44,6 +44,18 @@ TEST(SendTrace, PushOnTheLastOfTheQueue) {
   t.OutNothing();
 }
 
+// Who receives the last that cwnd lets go has nothing more to wait for.
+TEST(SendTrace, PushOnTheLastThatCwndLetsGo) {
+  Trace t = Trace::Established();
+  t.Send(100'000);
+  TxSegment out;
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(t.connection().PollTransmit(t.now(), {}, &out)) << i;
+    EXPECT_EQ(out.flags, i < 9 ? kAck : kAck | kPsh) << i;
+  }
+  t.OutNothing();
+}
+
 TEST(SendTrace, SegmentationIsLeftToTheNic) {
   Trace t = Trace::Established();
   t.limits().max_tso_payload = 4500;
