@@ -24,6 +24,7 @@ import time
 import urllib.request
 
 LINUX, OURS, PORT = "10.81.0.1", "10.81.0.2", 7000
+LINUX6, OURS6 = "fd81::1", "fd81::2"
 MIB = 1 << 20
 
 failures = 0
@@ -105,7 +106,9 @@ def echo(s):
 
 
 def serve_cases():
-    listener = socket.create_server((LINUX, PORT), backlog=64)
+    listener = socket.create_server(("", PORT), backlog=64,
+                                    family=socket.AF_INET6,
+                                    dualstack_ipv6=True)
 
     def accept():
         while True:
@@ -125,13 +128,13 @@ def kernel_sockets():
 
 class Shim:
 
-    def __init__(self, folder, run, preload, softnic):
+    def __init__(self, folder, run, preload, softnic, address=OURS + "/24"):
         self.run_script = run
-        self.config = folder / "devwire.toml"
+        self.config = folder / f"devwire{':' in address:d}.toml"
         self.config.write_text(
             f'[stack]\nverbs_library = "{softnic}"\n'
             f'softnic = "dev=sn0,port=tap:t0,mode=thread,vnet=1"\n'
-            f'device = "sn0"\naddress = "{OURS}/24"\n')
+            f'device = "sn0"\naddress = "{address}"\n')
         self.env = dict(os.environ, DEVWIRE_PRELOAD=preload)
 
     def command(self, *words):
@@ -148,23 +151,24 @@ class Shim:
                                 stderr=subprocess.PIPE, text=True)
 
 
-def compare_cases(shim, script, document):
+def compare_cases(shim, script, linux, own):
+    """Lines of the cases on the kernel's sockets."""
+    family = "IPv6" if ":" in own else "IPv4"
     native = subprocess.run(
-        [sys.executable, script, LINUX, LINUX, str(PORT)],
+        [sys.executable, script, linux, linux, str(PORT)],
         capture_output=True, text=True, timeout=240, check=False)
-    ours = shim.run(sys.executable, script, OURS, LINUX, str(PORT),
-                    timeout=240)
-    report(native.returncode == 0 and native.stdout.count("\n") > 50,
-           "the cases run on the kernel's sockets",
+    ours = shim.run(sys.executable, script, own, linux, str(PORT), timeout=240)
+    report(native.returncode == 0 and native.stdout.count("\n") > 900,
+           f"the cases run on the kernel's sockets, {family}",
            native.stdout[-300:] + native.stderr[-1000:])
-    report(ours.returncode == 0, "the cases run on Devwire's sockets",
+    report(ours.returncode == 0, f"the cases run on Devwire's sockets, {family}",
            ours.stdout[-300:] + ours.stderr[-1000:])
-    compare_rows(script, document, native.stdout.splitlines())
     lines = ours.stdout.splitlines()
     for i, line in enumerate(native.stdout.splitlines()):
         got = lines[i] if i < len(lines) else "nothing"
-        report(got == line, f"socket case {line.split(':')[0]}",
+        report(got == line, f"socket case {line.split(':')[0]}, {family}",
                f"the kernel says {line}, Devwire {got}")
+    return native.stdout.splitlines()
 
 
 def table_rows(document):
@@ -383,13 +387,17 @@ def main():
         os.execvp("unshare", ["unshare", "-Urn", sys.executable, *sys.argv])
     os.environ["PATH"] += ":/sbin:/usr/sbin"
     for command in ("ip link set lo up", "ip tuntap add t0 mode tap vnet_hdr",
-                    "ip link set t0 up", f"ip addr add {LINUX}/24 dev t0"):
+                    "ip link set t0 up", f"ip addr add {LINUX}/24 dev t0",
+                    f"ip addr add {LINUX6}/64 dev t0 nodad"):
         subprocess.run(command.split(), check=True)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         shim = Shim(folder, run, preload, softnic)
         serve_cases()
-        compare_cases(shim, cases, document)
+        compare_rows(cases, document,
+                     compare_cases(shim, cases, LINUX, OURS))
+        shim6 = Shim(folder, run, preload, softnic, OURS6 + "/64")
+        compare_cases(shim6, cases, LINUX6, OURS6)
         http_server(shim, folder)
         http_client(shim, folder)
         what_is_not_taken(shim)

@@ -9,9 +9,8 @@ import tempfile
 import threading
 import time
 
-from harness import (BAD_POINTER, PEER, PORT, c, case, events, listener,
-                     outcome, peer, receive_all, timeval, wait_for,
-                     wait_readable)
+from harness import (BAD_POINTER, NOT_OURS, c, case, events, listener, outcome,
+                     peer, receive_all, tcp, timeval, wait_for, wait_readable)
 
 DONTWAIT, WAITALL, PEEK, TRUNC, MORE, OOB, NOSIGNAL = (
     socket.MSG_DONTWAIT, socket.MSG_WAITALL, socket.MSG_PEEK, socket.MSG_TRUNC,
@@ -48,8 +47,8 @@ def echo():
     for start in range(0, len(data), 1 << 16):
         s.sendall(data[start:start + (1 << 16)])
     yield receive_all(s, len(data)) == data
-    yield s.sendto(b"where?", ("192.0.2.1", 1))  # Ignored.
-    yield receive_all(s, 6), s.sendto(b"x", ("192.0.2.1", 1))
+    yield s.sendto(b"where?", (NOT_OURS, 1))  # Ignored.
+    yield receive_all(s, 6), s.sendto(b"x", (NOT_OURS, 1))
     yield s.recvfrom(1)[0]
     s.sendall(b"q")
     size = ctypes.c_uint(16)
@@ -171,7 +170,7 @@ def urgent():
     wait_for(lambda: outcome(s.recv, 1, OOB | PEEK) == 1)
     yield receive_all(s, 4)  # Without it.
     yield outcome(s.recv, 1, OOB)
-    yield outcome(socket.socket().recv, 1, OOB)
+    yield outcome(tcp().recv, 1, OOB)
 
 
 def at_mark(s):
@@ -199,11 +198,11 @@ def broken_pipes():
     yield outcome(os.write, s.fileno(), b"x"), len(seen)
     yield outcome(os.writev, s.fileno(), [b"x"]), len(seen)
     yield outcome(s.sendmsg, [b"x"]), len(seen)
-    yield outcome(s.sendto, b"x", NOSIGNAL, ("192.0.2.1", 1)), len(seen)
+    yield outcome(s.sendto, b"x", NOSIGNAL, (NOT_OURS, 1)), len(seen)
     with tempfile.TemporaryFile() as f:
         f.write(b"data")
         yield outcome(os.sendfile, s.fileno(), f.fileno(), 0, 4), len(seen)
-    yield outcome(socket.socket().send, b"x"), len(seen)
+    yield outcome(tcp().send, b"x"), len(seen)
     signal.signal(signal.SIGPIPE, old)
 
 
@@ -218,7 +217,7 @@ def nothing_at_all():
     wait_readable(s, 1)
     yield c("recv", fd, None, 0, 0), c("recv", fd, None, 0, DONTWAIT), s.recv(1)
     yield outcome(os.writev, fd, [b"", b""])
-    empty = socket.socket()
+    empty = tcp()
     yield c("read", empty.fileno(), None, 0)
     yield c("write", empty.fileno(), None, 0)
     a = listener()

@@ -10,7 +10,7 @@ import struct
 import termios
 
 from harness import (OWN, PEER, PORT, BAD_POINTER, c, call_back, case, events,
-                     listener, outcome, peer, receive_all, wait_readable)
+                     listener, outcome, peer, receive_all, wait_readable, tcp)
 
 EXCLUSIVE = 1 << 28  # EPOLLEXCLUSIVE
 IN, OUT, ET, ONESHOT = (select.EPOLLIN, select.EPOLLOUT, select.EPOLLET,
@@ -79,7 +79,7 @@ def edges():
 @case("epoll_ctl", "connect")
 def watched_before_connect():
     for flags in 0, ET, ONESHOT:
-        s = socket.socket()
+        s = tcp()
         s.setblocking(False)
         with select.epoll() as ep:
             ep.register(s, IN | OUT | flags)
@@ -99,7 +99,7 @@ def watched_before_connect():
 
 @case("epoll_ctl", "listen")
 def watched_before_listen():
-    s = socket.socket()
+    s = tcp()
     with select.epoll() as ep, select.epoll() as outer:
         ep.register(s, IN | EXCLUSIVE)
         outer.register(ep, IN)
@@ -114,7 +114,7 @@ def watched_before_listen():
 
 @case("epoll_ctl", "close", "connect")
 def an_epoll_that_is_gone():
-    s = socket.socket()
+    s = tcp()
     ep = select.epoll()
     number = ep.fileno()
     ep.register(s, IN | OUT)
@@ -164,7 +164,7 @@ def copies():
 
 @case("dup", "dup2", "connect", "listen", "close")
 def copies_made_before():
-    s = socket.socket()
+    s = tcp()
     copy = s.dup()
     os.dup2(copy.fileno(), 201)
     s.connect((PEER, PORT))
@@ -175,7 +175,7 @@ def copies_made_before():
     s.close()
     yield os.write(201, b"y"), os.read(201, 1)
     os.close(201)
-    s = socket.socket()
+    s = tcp()
     copy = s.dup()
     s.listen()
     s.close()
@@ -241,11 +241,11 @@ def ranges():
 
 @case("socket", "bind", "close", "getsockname")
 def a_number_used_again():
-    first = socket.socket()
+    first = tcp()
     first.bind(("", 0))
     number = first.fileno()
     first.close()
-    second = socket.socket()
+    second = tcp()
     yield second.fileno() == number
     yield second.getsockname()  # Not where the first was bound.
 

@@ -14,8 +14,13 @@ import struct
 import sys
 
 OWN, PEER, PORT = sys.argv[1], sys.argv[2], int(sys.argv[3])
-# A host of the peer's network that is not there.
-NOBODY = PEER.rsplit(".", 1)[0] + ".77"
+IS_V6 = ":" in OWN
+FAMILY = socket.AF_INET6 if IS_V6 else socket.AF_INET
+# Hosts of the peer's network that are not there.
+NOBODY, NOBODY_ELSE = (PEER[:-1] + n if IS_V6 else PEER.rsplit(".", 1)[0] + n
+                       for n in ((".77", ".78") if not IS_V6 else ("77", "78")))
+MULTICAST = "ff02::1" if IS_V6 else "224.0.0.1"
+NOT_OURS = "2001:db8::1" if IS_V6 else "192.0.2.1"
 POLL = ("IN", "PRI", "OUT", "ERR", "HUP", "RDHUP")
 ALL = 0
 for name in POLL:
@@ -33,6 +38,24 @@ def case(*rows):
     return add
 
 
+def ipv4_case(*rows):
+    """Of addresses of IPv4, mapped ones included."""
+    return (lambda function: function) if IS_V6 else case(*rows)
+
+
+def tcp():
+    return socket.socket(FAMILY)
+
+
+def raw(address, port):
+    """A struct sockaddr."""
+    if IS_V6:
+        return struct.pack("=HHI16sI", FAMILY, socket.htons(port), 0,
+                           socket.inet_pton(FAMILY, address), 0)
+    return struct.pack("=HH4s8x", FAMILY, socket.htons(port),
+                       socket.inet_aton(address))
+
+
 def peer(what="echo", **options):
     s = socket.create_connection((PEER, PORT), timeout=20, **options)
     s.settimeout(None)
@@ -41,7 +64,7 @@ def peer(what="echo", **options):
 
 
 def listener(backlog=5, reuse=True):
-    s = socket.socket()
+    s = tcp()
     if reuse:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind((OWN, 0))

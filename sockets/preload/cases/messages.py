@@ -6,7 +6,7 @@ import struct
 import time
 
 from harness import (BAD_POINTER, c, case, outcome, peer, receive_all,
-                     timeval, wait_readable)
+                     timeval, wait_readable, tcp)
 
 
 class Iovec(ctypes.Structure):
@@ -66,7 +66,7 @@ def one_message():
     m.iov = (Iovec * 1025)()
     yield c("sendmsg", fd, ctypes.byref(m), 0), c("recvmsg", fd,
                                                   ctypes.byref(m), 0)
-    yield outcome(socket.socket().recvmsg, 1), c("recvmsg", 999,
+    yield outcome(tcp().recvmsg, 1), c("recvmsg", 999,
                                                  ctypes.byref(m), 0)
     m = message(a)
     yield c("recvmsg", fd, ctypes.byref(m), socket.MSG_ERRQUEUE)

@@ -5,8 +5,8 @@ import select
 import socket
 import struct
 
-from harness import (BAD_POINTER, PEER, PORT, c, call_back, case, events,
-                     listener, outcome, peer, receive_all, timeval)
+from harness import (BAD_POINTER, PEER, PORT, c, call_back, case, events, ipv4_case,
+                     listener, outcome, peer, receive_all, timeval, tcp)
 
 SOL, TCP, IP, V6 = (socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP,
                     socket.IPPROTO_IPV6)
@@ -64,7 +64,7 @@ def set_and_get(s, level, option, values):
 
 
 def before(name, level, option, values):
-    s = socket.socket()
+    s = tcp()
     yield get(s, level, option)
     yield from set_and_get(s, level, option, values)
     s.connect((PEER, PORT))
@@ -93,7 +93,7 @@ def inherited(name, level, option, values):
         yield get(accepted, level, option)
     accepted.sendall(b"x")
     yield receive_all(accepted, 1)
-    before_listen = socket.socket()
+    before_listen = tcp()
     outcome(before_listen.setsockopt, level, option, values[0])
     before_listen.listen()
     accepted, _keep = call_back(before_listen)
@@ -116,7 +116,7 @@ make_cases()
 @case("SO_TYPE", "SO_DOMAIN", "SO_PROTOCOL", "SO_ACCEPTCONN", "SO_ERROR",
       "TCP_INFO")
 def questions():
-    for s in socket.socket(), peer("echo"), listener():
+    for s in tcp(), peer("echo"), listener():
         for option in (socket.SO_TYPE, socket.SO_DOMAIN, socket.SO_PROTOCOL,
                        socket.SO_ACCEPTCONN, socket.SO_ERROR):
             yield s.getsockopt(SOL, option), outcome(s.setsockopt, SOL, option,
@@ -128,7 +128,7 @@ def questions():
 @case("SO_LINGER", "SO_RCVTIMEO", "SO_SNDTIMEO")
 def structures():
     linger, five = struct.pack("ii", 1, 5), timeval(5.004)
-    plain, connected, server = socket.socket(), peer("echo"), listener()
+    plain, connected, server = tcp(), peer("echo"), listener()
     for s in plain, connected, server:
         for option, value in ((socket.SO_LINGER, linger),
                               (socket.SO_RCVTIMEO, five),
@@ -151,7 +151,7 @@ def structures():
 
 @case("TCP_CONGESTION")
 def congestion():
-    s = socket.socket()
+    s = tcp()
     yield len(s.getsockopt(TCP, socket.TCP_CONGESTION, 16))
     yield outcome(s.setsockopt, TCP, socket.TCP_CONGESTION, b"reno")
     s.connect((PEER, PORT))
@@ -166,7 +166,7 @@ def congestion():
 def wrong_options():
     value = ctypes.create_string_buffer(64)
     size = ctypes.c_uint(64)
-    for s in socket.socket(), peer("echo"), listener():
+    for s in tcp(), peer("echo"), listener():
         fd = s.fileno()
         yield c("setsockopt", fd, SOL, 2, BAD_POINTER, 4)
         yield c("setsockopt", fd, SOL, 2, value, 2)
@@ -192,7 +192,7 @@ def wrong_options():
     yield c("getsockopt", 999, SOL, 2, value, ctypes.byref(size))
 
 
-@case("IPV6_V6ONLY")
+@ipv4_case("IPV6_V6ONLY")
 def ipv6_only():
     s = socket.socket(socket.AF_INET6)
     yield outcome(s.getsockopt, V6, socket.IPV6_V6ONLY)
@@ -202,4 +202,4 @@ def ipv6_only():
     yield outcome(s.setsockopt, IP, socket.IP_TOS, 16)
     yield outcome(s.setsockopt, V6, socket.IPV6_TCLASS, 16)
     yield outcome(s.getsockopt, V6, socket.IPV6_TCLASS)
-    yield outcome(socket.socket().setsockopt, V6, socket.IPV6_TCLASS, 16)
+    yield outcome(tcp().setsockopt, V6, socket.IPV6_TCLASS, 16)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from harness import (PEER, PORT, c, case, listener, call_back, outcome, peer,
-                     receive_all)
+                     receive_all, tcp)
 
 
 def goes_on(s, text):
@@ -59,7 +59,7 @@ def closed_on_exec():
 @case("fork", "listen", "connect", "bind")
 def a_daemon():
     """Forks twice, closes everything, and only then listens."""
-    s = socket.socket()
+    s = tcp()
     s.bind(("", 0))
     r, w = os.pipe()
     pid = os.fork()
