@@ -35,6 +35,17 @@ def checksum(data):
     return ~total & 0xffff
 
 
+def merged(ranges):
+    """[(begin, end)], sorted, without overlaps and seams."""
+    out = []
+    for begin, end in sorted(ranges):
+        if out and begin <= out[-1][1]:
+            out[-1] = (out[-1][0], max(out[-1][1], end))
+        else:
+            out.append((begin, end))
+    return out
+
+
 def arp(operation, target_mac):
     return (b"\xff" * 6 if operation == 1 else target_mac) + PEER_MAC + \
         struct.pack(">HHHBBH", 0x806, 1, 0x800, 6, 4, operation) + PEER_MAC + \
@@ -42,10 +53,10 @@ def arp(operation, target_mac):
 
 
 def frame(port, seq, ack, flags, payload=b"", options=b"", wnd=65535, urgent=0,
-          bad_checksum=False):
+          bad_checksum=False, to=PORT):
     options += b"\1" * (-len(options) % 4)
     length = 20 + len(options) + len(payload)
-    tcp = struct.pack(">HHIIBBHHH", port, PORT, seq & MASK, ack & MASK,
+    tcp = struct.pack(">HHIIBBHHH", port, to, seq & MASK, ack & MASK,
                       (20 + len(options)) << 2, flags, wnd, 0, urgent)
     pseudo = socket.inet_aton(PEER_IP) + socket.inet_aton(SUT_IP) + \
         struct.pack(">BBH", 0, 6, length)
@@ -57,7 +68,8 @@ def frame(port, seq, ack, flags, payload=b"", options=b"", wnd=65535, urgent=0,
     return SUT_MAC + PEER_MAC + b"\x08\x00" + ip + tcp + options + payload
 
 
-Segment = collections.namedtuple("Segment", "seq ack flags wnd options length")
+Segment = collections.namedtuple("Segment",
+                                 "source seq ack flags wnd options length")
 
 
 def parse_options(data):
@@ -73,18 +85,18 @@ def parse_options(data):
     return options
 
 
-def parse(data, port):
-    """The segment to `port` in a frame, or None."""
+def parse(data, port, source_port=PORT):
+    """The segment to `port` in a frame, or None; from any port if None."""
     if len(data) < 54 or data[12:14] != b"\x08\x00" or data[23] != 6:
         return None
     total = struct.unpack_from(">H", data, 16)[0]
     tcp = data[14 + 4 * (data[14] & 15):14 + total]
     source, target, seq, ack, offset, flags, wnd = struct.unpack_from(
         ">HHIIBBH", tcp)
-    if (source, target) != (PORT, port):
+    if target != port or source_port not in (None, source):
         return None
     header = 4 * (offset >> 4)
-    return Segment(seq, ack, flags, wnd, parse_options(tcp[20:header]),
+    return Segment(source, seq, ack, flags, wnd, parse_options(tcp[20:header]),
                    len(tcp) - header)
 
 
@@ -107,8 +119,17 @@ class Host:
     def turn(self):
         """The application's. Raises when it is no more."""
 
+    def connect(self, port, text):
+        """Instead of start(): the application opens to `port` of the peer,
+        sends `text`, closes when all is acknowledged, and reads to the end."""
+        raise NotImplementedError
+
     def await_reset(self):
         """Whether the application was told of a reset."""
+        raise NotImplementedError
+
+    def has_failed(self):
+        """Whether the application that connected has ended with an error."""
         raise NotImplementedError
 
     def finish(self):
@@ -142,10 +163,50 @@ class Linux(Host):
         self.listener.setblocking(False)
 
     def start(self):
-        self.stream, self.text = None, b""
+        self.stream, self.text, self.unsent = None, b"", None
         self.is_open, self.was_reset = True, False
 
+    def connect(self, port, text):
+        self.start()
+        self.stream = socket.socket()
+        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION,
+                               b"cubic")
+        self.stream.setblocking(False)
+        self.stream.connect_ex((PEER_IP, port))
+        self.unsent, self.has_shut = text, False
+
+    def turn_sender(self):
+        try:
+            if self.unsent:
+                self.unsent = self.unsent[self.stream.send(self.unsent):]
+            if self.stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError("the stream has ended")
+            siocoutq = 0x5411
+            queued = struct.unpack("i", fcntl.ioctl(self.stream, siocoutq,
+                                                    b"\0" * 4))[0]
+            if not self.unsent and not self.has_shut and queued == 0:
+                self.has_shut = True
+                self.stream.shutdown(socket.SHUT_WR)
+            if self.has_shut and self.is_open and not self.stream.recv(100):
+                self.is_open = False
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.is_open, self.was_reset, self.unsent = False, True, b""
+
+    def has_failed(self):
+        deadline = time.monotonic() + 2
+        while not self.was_reset and time.monotonic() < deadline:
+            self.turn()
+            time.sleep(0.001)
+        return self.was_reset
+
     def turn(self):
+        if self.unsent is not None:
+            if not self.was_reset:
+                self.turn_sender()
+            return
         try:
             if self.stream is None:
                 self.stream, _ = self.listener.accept()
@@ -199,7 +260,7 @@ class Ours(Host):
         self.packets.setblocking(False)
 
     def start(self):
-        self.copy = self.folder / "copy"
+        self.copy, self.is_sender = self.folder / "copy", False
         self.copy.unlink(missing_ok=True)
         log = open(self.folder / "log", "w+")
         self.process = subprocess.Popen(
@@ -214,13 +275,28 @@ class Ours(Host):
                 raise RuntimeError("dwcat does not listen")
             time.sleep(0.01)
 
+    def connect(self, port, text):
+        self.copy, self.is_sender = None, True
+        file = self.folder / "file"
+        file.write_bytes(text)
+        log = open(self.folder / "log", "w+")
+        self.process = subprocess.Popen(
+            [self.dwcat, "send", f"{PEER_IP}:{port}", file, "--quiet",
+             "--no-pacing", "--device", "sn0", "--address", f"{SUT_IP}/24"],
+            stderr=log, stdout=log,
+            env=dict(os.environ, DEVWIRE_VERBS_LIBRARY=self.libsoftnic,
+                     SOFTNIC="dev=sn0,port=tap:dw0,mac=" + SUT_MAC.hex(":")))
+
+    def has_failed(self):
+        return self.process.wait(timeout=PATIENCE_S) != 0
+
     def stop(self):
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def turn(self):
-        if self.process.poll() is not None:
+        if self.process.poll() is not None and not self.is_sender:
             raise RuntimeError("dwcat has ended: " +
                                (self.folder / "log").read_text())
 
@@ -232,7 +308,8 @@ class Ours(Host):
         self.process.wait(timeout=PATIENCE_S)
         while self.receive():  # Of this one, nothing for the next.
             pass
-        return self.copy.read_bytes() if self.copy.exists() else b""
+        return self.copy.read_bytes() if self.copy and self.copy.exists() \
+            else b""
 
     def send(self, data):
         self.packets.send(data)

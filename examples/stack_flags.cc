@@ -18,6 +18,7 @@ enum Flag {
   kPoolBytes,
   kMemory,
   kCapture,
+  kNoPacing,
 };
 
 constexpr uint64_t kCaptureBytes = 1u << 30;
@@ -51,6 +52,7 @@ const char kStackFlagsUsage[] =
   --slot-bytes BYTES   receive slot (the smallest usual one that fits the MTU)
   --pool-bytes BYTES   device memory to use (64M); K, M, G are understood
   --memory NAME        provider of device memory: memfd
+  --no-pacing          a window leaves at once, not in bursts
   --capture FILE       write headers and drop reasons as pcapng
 )";
 
@@ -65,6 +67,7 @@ std::vector<option> WithStackFlags(std::vector<option> more) {
       {"pool-bytes", required_argument, nullptr, kPoolBytes},
       {"memory", required_argument, nullptr, kMemory},
       {"capture", required_argument, nullptr, kCapture},
+      {"no-pacing", no_argument, nullptr, kNoPacing},
   };
   all.insert(all.end(), more.begin(), more.end());
   all.push_back({});
@@ -98,6 +101,9 @@ bool ApplyStackFlag(int flag, const char* value, StackFlags* flags) {
       return std::string_view(value) == "memfd";
     case kCapture:
       flags->capture = value;
+      return true;
+    case kNoPacing:
+      flags->stack.tcp.pacing = false;
       return true;
   }
   return false;
