@@ -5,14 +5,15 @@
 # docs/rfc_coverage.md, and the tests that the row names must notice.
 #
 #   tools/mutants.sh --check          every patch applies to this tree, and
-#                                     docs/mutants.md has its result
+#                                     docs/mutants.md has its result: a test
+#                                     that exists
 #   tools/mutants.sh [NAME...]        applies each (all) to a scratch copy of
 #                                     HEAD and expects a test to fail
 #   tools/mutants.sh --rows [ROW...]  the same for rows of rfc_coverage.md
 #   tools/mutants.sh --write          writes docs/mutants.md from the results
 #
 # The scratch copy and the results stay in the cache: what ran is not run again
-# unless its patch changes. Prints "PASS: mutant NAME ..." or "FAIL: mutant
+# unless its patch changes, or the rooms it was run against. Prints "PASS: mutant NAME ..." or "FAIL: mutant
 # NAME ..." each. Exit status 1 when one failed.
 #
 # A patch's first line says what it breaks. "By: " names the one test that has to
@@ -26,7 +27,10 @@ readonly scratch="$cache/mutants"
 readonly tree="$scratch/tree"
 # The rows' sample, and when it was drawn: the table grows.
 readonly seed=1 rows=30 drawn=2026-11-26
+# What a result depends on besides its patch.
+readonly rooms=(base memreg transport sockets softnic)
 failed=0
+key=
 
 fail() {
   echo "FAIL: mutant $1: $2"
@@ -42,13 +46,37 @@ all_rows() {
     sed 's|^\./|coverage/|; s|\.patch$||'
 }
 
+# The rooms as they are in HEAD, in one word.
+rooms_key() {
+  git rev-parse "${rooms[@]/#/HEAD:}" | sha256sum | cut -c 1-12
+}
+
+# The test or target that docs/mutants.md names for a mutant is in the sources.
+test_exists() {
+  local test="$1"
+  if [[ "$test" == //* ]]; then
+    local package="${test#//}"
+    grep -qs "name = \"${package#*:}\"" "${package%:*}/BUILD"
+  else
+    git grep -qE "TEST(_F|_P)?\\(${test%.*}, ${test#*.}\\)" -- '*.cc' ||
+      git grep -qzE "TEST(_F|_P)?\\(${test%.*},\s+${test#*.}\\)" -- '*.cc'
+  fi
+}
+
 check() {
-  local name
+  local name row test
   for name in $(all_mutants) $(all_rows); do
+    row="$(grep -s "^| ${name#coverage/} |" docs/mutants.md)" || true
+    # shellcheck disable=SC2016
+    test="$(sed -nE 's/.*\| `([^`]+)` \|$/\1/p' <<<"$row")"
     if ! git apply --check "tools/mutants/$name.patch" 2>/dev/null; then
       fail "$name" "does not apply: write it anew"
-    elif ! grep -qs "^| ${name#coverage/} |" docs/mutants.md; then
+    elif [[ -z "$row" ]]; then
       fail "$name" "has no result in docs/mutants.md: run it"
+    elif [[ -z "$test" && "$row" != *"| none: "* ]]; then
+      fail "$name" "docs/mutants.md names no test"
+    elif [[ -n "$test" ]] && ! test_exists "$test"; then
+      fail "$name" "there is no test $test: run it again"
     else
       echo "PASS: mutant $name applies"
     fi
@@ -80,9 +108,20 @@ stages_of() {
   esac
 }
 
+# Where a result is kept, and the checksum it has to bear.
+result_of() {
+  echo "$scratch/results/$key/$1"
+}
+
+has_result() {
+  [[ -e "$(result_of "$1")" ]] && [[ "$(head -n 1 "$(result_of "$1")")" == \
+    "$(sha256sum <"tools/mutants/$1.patch")" ]]
+}
+
 # The scratch copy becomes HEAD.
 prepare() {
-  mkdir -p "$scratch/results/coverage"
+  key="$(rooms_key)"
+  mkdir -p "$scratch/results/$key/coverage"
   # Two runs in one copy would prove each other's patches.
   exec 9>"$scratch/lock"
   flock -n 9 || {
@@ -120,13 +159,14 @@ caught_by() {
 # run NAME: in the scratch copy, which is HEAD before and after.
 run() {
   local name="$1" log="$scratch/log" status=0 test stage
-  local patch="$PWD/tools/mutants/$1.patch" result="$scratch/results/$1"
+  local patch="$PWD/tools/mutants/$1.patch" result
   local sum
-  sum="$(sha256sum <"$patch")"
-  if [[ -e "$result" && "$(head -n 1 "$result")" == "$sum" ]]; then
+  result="$(result_of "$name")"
+  if has_result "$name"; then
     echo "PASS: mutant $name caught by $(tail -n 1 "$result") (before)"
     return
   fi
+  sum="$(sha256sum <"$patch")"
   if ! git -C "$tree" apply "$patch"; then
     fail "$name" "does not apply: write it anew"
     return
@@ -174,13 +214,11 @@ table() {
   local name patch test
   for name in "$@"; do
     patch="tools/mutants/$name.patch"
-    if [[ ! -e "$scratch/results/$name" ]] ||
-      [[ "$(head -n 1 "$scratch/results/$name")" != \
-        "$(sha256sum <"$patch")" ]]; then
-      fail "$name" "has no result: run it" >&2
+    if ! has_result "$name"; then
+      fail "$name" "has no result for HEAD: run it" >&2
       continue
     fi
-    test="$(tail -n 1 "$scratch/results/$name")"
+    test="$(tail -n 1 "$(result_of "$name")")"
     if [[ "$test" == none ]]; then
       test="none: $(sed -n 's/^Survives: //p' "$patch")"
     else
@@ -191,12 +229,15 @@ table() {
 }
 
 write() {
+  key="$(rooms_key)"
   {
     cat <<TEXT
 # Mutants: which test notices
 
 Written by \`tools/mutants.sh --write\` from its own runs. Each patch in
 \`tools/mutants/\` breaks one mechanism; the test is the first that failed.
+All ran against commit \`$(git rev-parse --short=12 HEAD)\`, or one with the
+same ${rooms[*]} (\`$key\`).
 
 | mutant | what it breaks | caught by |
 |---|---|---|
@@ -227,7 +268,7 @@ case "${1:-}" in
     prepare
     # shellcheck disable=SC2048
     for name in ${*:-$(all_rows)}; do run "coverage/${name#coverage/}"; done ;;
-  -*) sed -n '2,20p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  -*) sed -n '2,21p' "${BASH_SOURCE[0]}"; exit 2 ;;
   *)
     prepare
     # shellcheck disable=SC2048
