@@ -414,6 +414,20 @@ TEST(WindowTrace, ClosesAtTheByteBudgetAndOpensAgain) {
   t.Release(1).Out(".  1:1(0) ack 4001 win 4000");
 }
 
+// A FIN is part of the sequence space: beyond the edge it was not taken in, and
+// has to come again, as the text before it.
+TEST(WindowTrace, AFinBeyondTheEdgeComesAgain) {
+  Trace t = Trace::Established(Quota(100, 4000));
+  t.In(".  1:3001(3000) ack 1").Out(".  1:1(0) ack 3001 win 1000");
+  t.In("F. 3001:5001(2000) ack 1").Out(".  1:1(0) ack 4001 win 0");
+  t.Recv();
+  t.Release().Out(".  1:1(0) ack 4001 win 4000");
+  t.In(".  4001:5001(1000) ack 1").Expect(State::kEstablished);
+  t.Out(".  1:1(0) ack 5001");
+  t.In("F. 5001:5001(0) ack 1").Expect(State::kCloseWait);
+  t.Out(".  1:1(0) ack 5002");
+}
+
 // Silly window: less than a segment (and half the buffer) is not offered.
 TEST(WindowTrace, SmallReleasesDoNotMoveTheEdge) {
   Trace t = Trace::Established(Quota(100, 4000));

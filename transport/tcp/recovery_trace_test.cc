@@ -2,6 +2,8 @@
 // F-RTO.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "transport/tcp/cubic.h"
 #include "transport/tcp/trace.h"
 
@@ -245,6 +247,20 @@ TEST(TlpTrace, OneProbeThenTheTimeout) {
   EXPECT_EQ(Of(t).timeouts, 1u);
 }
 
+// RFC 8985 7.3: between two probes there is an RTT sample. The only ACK since
+// the first is of a segment that was sent twice, which is none; so where the
+// second would have gone out, at 702 ms, the RTO begins.
+TEST(TlpTrace, NoSecondProbeBeforeAnRttSample) {
+  Trace t = InFlight(1);
+  t.OutAt(400_ms, Full(0));
+  t.At(410_ms).In(AckTo(1));
+  t.At(500_ms).In(AckTo(1) + " <sack 1:1001>");  // That probe is over.
+  t.Send(2000).OutCount(2);
+  t.OutAt(1002_ms, Full(1));
+  EXPECT_EQ(Of(t).tlp_probes, 1u);
+  EXPECT_EQ(Of(t).timeouts, 1u);
+}
+
 TEST(TlpTrace, WithoutSackTheTimeoutAlone) {
   Trace t = InFlight(1, 1, /*sack=*/false);
   t.OutAt(400_ms, Full(0));
@@ -296,6 +312,33 @@ TEST(ReductionTrace, CountsThePartOfASegment) {
   EXPECT_EQ(Of(t).fast_recoveries, 3u);
 }
 
+// RFC 9438 4.2: the curve does not run on while there is nothing to send. A
+// minute of it would be 0.4 * 60^3 segments.
+TEST(CubicTrace, APauseIsNoTimeOnTheCurve) {
+  Trace t(
+      {.sack = true, .options = {.nodelay = true, .congestion = &NewCubic}});
+  t.OpenActive().OutCount(1);
+  t.At(100_ms).In("S. 0:0(0) ack 1 <mss 1000,sackOK>").OutCount(1);
+  t.Send(10'000).OutCount(10);
+  t.At(200_ms).In(Sack(0, 1, 10)).Out(Full(0)).At(300_ms).In(AckTo(10));
+  EXPECT_EQ(Of(t).cwnd, 7000u);
+  uint64_t una = 10'001;
+  // All that the window lets out, acknowledged segment by segment.
+  auto round = [&](Duration time) {
+    const uint64_t end = una + Of(t).cwnd;
+    t.At(time).Send(Of(t).cwnd).OutCount((Of(t).cwnd + 999) / 1000);
+    while (una < end) {
+      una = std::min(una + 1000, end);
+      t.At(time + 100_ms).In(".  1:1(0) ack " + Num(una)).OutNothing();
+    }
+  };
+  for (int i = 4; i < 9; ++i) round(i * 100_ms);
+  EXPECT_LT(Of(t).cwnd, 10'000u);
+  for (int i = 0; i < 5; ++i) round(60_s + i * 100_ms);
+  EXPECT_GE(Of(t).cwnd, 7000u);
+  EXPECT_LT(Of(t).cwnd, 15'000u);  // As Reno: one segment a round.
+}
+
 // -- undo, RFC 3522, 3708 and 4015 --------------------------------------------
 
 TEST(UndoTrace, ADsackForAllThatWasSentAgain) {
@@ -306,6 +349,20 @@ TEST(UndoTrace, ADsackForAllThatWasSentAgain) {
   t.At(300_ms).In(AckTo(10) + " <sack 1:1001>").OutNothing();
   EXPECT_EQ(Of(t).spurious_recoveries, 1u);
   EXPECT_EQ(Of(t).cwnd, 10'000u);
+  EXPECT_EQ(Of(t).ssthresh, UINT32_MAX);
+}
+
+// RFC 2883 4: a duplicate above the cumulative ACK is the first block, and lies
+// in the second. Without it, one of two would seem to have been needed.
+TEST(UndoTrace, ADsackAboveTheAckLiesInTheSecondBlock) {
+  Trace t = InFlight(10);
+  t.At(200_ms).In(Sack(0, 2, 10)).Out(Full(0), Full(1));
+  t.At(205_ms).In(Sack(0, 1, 10)).OutNothing();  // Late, but there.
+  t.At(300_ms).In(Sack(0, Block(1, 2) + " " + Block(1, 10))).OutNothing();
+  EXPECT_EQ(Of(t).dsacks_in, 1u);
+  EXPECT_EQ(Of(t).spurious_recoveries, 0u);
+  t.At(305_ms).In(AckTo(10)).In(AckTo(10) + " <sack 1:1001>");
+  EXPECT_EQ(Of(t).spurious_recoveries, 1u);
   EXPECT_EQ(Of(t).ssthresh, UINT32_MAX);
 }
 
