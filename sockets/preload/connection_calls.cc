@@ -1,5 +1,6 @@
 // The C ABI: a connection begins and ends, and who its ends are. socket, bind,
 // listen, connect, accept, shutdown, getsockname, getpeername.
+#include <linux/netlink.h>
 #include <netinet/in.h>
 
 #include "sockets/preload/call.h"
@@ -32,11 +33,15 @@ bool AnyIsOurs(const Shim& shim, const KernelSocket& kernel) {
   return Suits(kernel, own);
 }
 
-// SO_BINDTODEVICE names an interface of the kernel's.
-bool IsOfADevice(const KernelSocket& kernel) {
+// SO_BINDTODEVICE names an interface of the kernel's, and not the one that
+// stands for ours (Shim::IsOurInterface).
+bool IsOfADevice(Shim& shim, const KernelSocket& kernel) {
   const SocketOptions set = kernel.options();
   const auto* const device = set.Find(SOL_SOCKET, SO_BINDTODEVICE);
-  return device != nullptr && !device->value.empty() && device->value[0] != 0;
+  if (device == nullptr || device->value.empty() || device->value[0] == 0) {
+    return false;
+  }
+  return !shim.IsOurInterface(device->value.c_str());
 }
 
 bool IsUnspecified(const sockaddr* address, socklen_t size) {
@@ -88,6 +93,9 @@ int socket(int domain, int type, int protocol) {
       (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) != SOCK_STREAM ||
       (protocol != 0 && protocol != IPPROTO_TCP)) {
     shim->account().Passed(fd, KindOf(domain, type));
+    if (domain == AF_NETLINK && protocol == NETLINK_GENERIC) {
+      shim->netlink().Add(fd);
+    }
     return fd;
   }
   shim->account().Made(fd);
@@ -143,7 +151,7 @@ int listen(int fd, int backlog) {
   const Endpoint name = local.value_or(Endpoint());
   if (!local) {
     shim->account().Passed(fd, "bound to an address of the kernel's");
-  } else if (IsOfADevice(*kernel)) {
+  } else if (IsOfADevice(*shim, *kernel)) {
     shim->account().Passed(fd, "bound to a device of the kernel's");
   } else if (IsAny(name.ip) && !AnyIsOurs(*shim, *kernel)) {
     shim->account().Passed(fd, "of another family than the device's address");
@@ -173,7 +181,7 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
     why = "no address of its family";
   } else if (kernel->is_bound_elsewhere()) {
     why = "bound to an address of the kernel's";
-  } else if (IsOfADevice(*kernel)) {
+  } else if (IsOfADevice(*shim, *kernel)) {
     why = "bound to a device of the kernel's";
   }
   if (why == nullptr && shim->Takes(fd, Direction::kConnect, *remote)) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "sockets/preload/call.h"
+#include "sockets/preload/netlink_calls.h"
 #include "sockets/preload/transfer.h"
 #include "sockets/preload/user_memory.h"
 
@@ -52,6 +53,10 @@ ssize_t recvfrom(int fd, void* data, size_t size, int flags, sockaddr* address,
                  socklen_t* address_size) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (IsNetlink(taken.shim, fd)) {
+    return NetlinkReceive(*taken.shim, fd, data, size, flags, address,
+                          address_size);
+  }
   if (!taken) {
     return real().recvfrom(fd, data, size, flags, address, address_size);
   }
@@ -66,12 +71,18 @@ ssize_t recvfrom(int fd, void* data, size_t size, int flags, sockaddr* address,
 ssize_t recv(int fd, void* data, size_t size, int flags) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (IsNetlink(taken.shim, fd)) {
+    return NetlinkReceive(*taken.shim, fd, data, size, flags, nullptr, nullptr);
+  }
   if (!taken) return real().recv(fd, data, size, flags);
   return AnswerSize(ReceiveOne(taken, fd, data, size, flags));
 }
 ssize_t read(int fd, void* data, size_t size) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (IsNetlink(taken.shim, fd)) {
+    return NetlinkReceive(*taken.shim, fd, data, size, 0, nullptr, nullptr);
+  }
   if (!taken) return real().read(fd, data, size);
   // sock_read_iter() of Linux: nothing asked for, nothing done.
   if (size == 0) return 0;
@@ -100,6 +111,10 @@ ssize_t sendto(int fd, const void* data, size_t size, int flags,
                const sockaddr* address, socklen_t address_size) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (IsNetlink(taken.shim, fd)) {
+    return NetlinkSend(*taken.shim, fd, data, size, flags, address,
+                       address_size);
+  }
   if (!taken) {
     return real().sendto(fd, data, size, flags, address, address_size);
   }
@@ -108,12 +123,18 @@ ssize_t sendto(int fd, const void* data, size_t size, int flags,
 ssize_t send(int fd, const void* data, size_t size, int flags) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (IsNetlink(taken.shim, fd)) {
+    return NetlinkSend(*taken.shim, fd, data, size, flags, nullptr, 0);
+  }
   if (!taken) return real().send(fd, data, size, flags);
   return AnswerSize(SendOne(taken, fd, data, size, flags));
 }
 ssize_t write(int fd, const void* data, size_t size) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (IsNetlink(taken.shim, fd)) {
+    return NetlinkSend(*taken.shim, fd, data, size, 0, nullptr, 0);
+  }
   if (!taken) return real().write(fd, data, size);
   return AnswerSize(SendOne(taken, fd, data, size, 0));
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "sockets/preload/call.h"
+#include "sockets/preload/netlink_calls.h"
 #include "sockets/preload/user_memory.h"
 
 namespace devwire::preload {
@@ -80,6 +81,21 @@ Shim* ShimOf(int fd) {
   return shim;
 }
 
+// The same of a socket of generic netlink, whose end ends bindings.
+void DropNetlink(int fd) {
+  Shim* const shim = Shim::Get();
+  if (IsNetlink(shim, fd) && !shim->IsAnothersCall()) shim->netlink().Close(fd);
+}
+
+// `copy` is another descriptor of `fd`, or an error.
+int WithNetlink(int copy, int fd) {
+  Shim* const shim = Shim::Get();
+  if (copy >= 0 && IsNetlink(shim, fd) && !shim->IsAnothersCall()) {
+    shim->netlink().Alias(copy, fd);
+  }
+  return copy;
+}
+
 int64_t Ioctl(Taken& taken, int fd, unsigned long request, void* argument) {
   TakenSocket& socket = *taken.socket;
   if (request == FIOCLEX || request == FIONCLEX) {
@@ -129,7 +145,11 @@ int Fcntl(int fd, int command, void* argument) {
   const bool is_ours = command == F_GETFD || command == F_SETFD ||
                        command == F_DUPFD || command == F_DUPFD_CLOEXEC;
   Shim* const shim = is_ours ? ShimOf(fd) : nullptr;
-  if (shim == nullptr) return real().fcntl(fd, command, argument);
+  if (shim == nullptr) {
+    const int result = real().fcntl(fd, command, argument);
+    const bool copies = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
+    return copies ? WithNetlink(result, fd) : result;
+  }
   if (Taken taken(fd); taken) {
     return Answer(FcntlTaken(taken, fd, command, argument));
   }
@@ -148,6 +168,7 @@ using namespace devwire::preload;  // NOLINT: this file is the C ABI
 extern "C" {
 
 int close(int fd) {
+  DropNetlink(fd);
   Shim* const shim = ShimOf(fd);
   if (shim == nullptr) return real().close(fd);
   ErrnoGuard guard;
@@ -168,6 +189,10 @@ int close_range(unsigned first, unsigned last, int flags) noexcept {
   ErrnoGuard guard;
   const int result = guard.Of(real().close_range(first, last, flags));
   if (result != 0 || shim == nullptr || shim->IsAnothersCall()) return result;
+  if ((flags & static_cast<int>(CLOSE_RANGE_CLOEXEC)) == 0 &&
+      !shim->is_in_child()) {
+    shim->netlink().CloseBetween(first, last);
+  }
   for (const int fd : shim->table.Between(first, last)) {
     if ((flags & static_cast<int>(CLOSE_RANGE_CLOEXEC)) != 0) {
       shim->table.SetClosesOnExec(fd, true);
@@ -183,7 +208,7 @@ void closefrom(int first) noexcept {
 
 int dup(int fd) noexcept {
   Shim* const shim = ShimOf(fd);
-  if (shim == nullptr) return real().dup(fd);
+  if (shim == nullptr) return WithNetlink(real().dup(fd), fd);
   return Fcntl(fd, F_DUPFD, nullptr);
 }
 int dup3(int fd, int to, int flags) noexcept {
@@ -192,7 +217,9 @@ int dup3(int fd, int to, int flags) noexcept {
       (shim->table.state(fd) == FdTable::State::kOther &&
        shim->table.state(to) == FdTable::State::kOther) ||
       shim->IsAnothersCall()) {
-    return real().dup3(fd, to, flags);
+    const int copy = real().dup3(fd, to, flags);
+    if (copy >= 0 && fd != to) DropNetlink(to);
+    return WithNetlink(copy, fd);
   }
   const bool is_taken = shim->table.state(fd) == FdTable::State::kTaken;
   ErrnoGuard guard;
@@ -201,6 +228,7 @@ int dup3(int fd, int to, int flags) noexcept {
   if (copy < 0) return copy;
   // What was there is closed without a word from the kernel's side.
   Drop(*shim, to);
+  DropNetlink(to);
   shim->table.Alias(copy, fd, (flags & O_CLOEXEC) != 0);
   return copy;
 }

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "sockets/preload/call.h"
+#include "sockets/preload/devmem_transfer.h"
+#include "sockets/preload/netlink_calls.h"
 #include "sockets/preload/transfer.h"
 #include "sockets/preload/user_memory.h"
 
@@ -16,14 +18,22 @@ int64_t ReceiveMessage(Taken& taken, int fd, msghdr* message, int flags) {
   if (!CopyIn(&m, message, sizeof(m))) return -EFAULT;
   const auto count = static_cast<int64_t>(m.msg_iovlen);
   if (int64_t e = CheckVector(m.msg_iov, count, EMSGSIZE); e != 0) return e;
-  const int64_t result =
-      Receive(*taken.shim, fd, *taken.socket, {m.msg_iov, m.msg_iovlen}, flags);
+  int64_t result;
+  if ((flags & MSG_ERRQUEUE) != 0) {
+    result = ReceiveErrorQueue(*taken.shim, *taken.socket, &m);
+  } else if (taken.socket->is_devmem() && (flags & MSG_OOB) == 0) {
+    result = ReceiveDevmem(*taken.shim, fd, *taken.socket, &m, flags);
+  } else {
+    result = Receive(*taken.shim, fd, *taken.socket, {m.msg_iov, m.msg_iovlen},
+                     flags);
+    m.msg_controllen = 0;
+    m.msg_flags = (flags & MSG_OOB) != 0 && result > 0 ? MSG_OOB : 0;
+  }
   if (result < 0) return result;
   // A stream's bytes come from nobody in particular.
   if (message->msg_name != nullptr) message->msg_namelen = 0;
-  message->msg_controllen = 0;
-  message->msg_flags = flags & MSG_CMSG_CLOEXEC;
-  if ((flags & MSG_OOB) != 0 && result > 0) message->msg_flags |= MSG_OOB;
+  message->msg_controllen = m.msg_controllen;
+  message->msg_flags = m.msg_flags | (flags & MSG_CMSG_CLOEXEC);
   return result;
 }
 
@@ -31,6 +41,15 @@ int64_t SendMessage(Taken& taken, int fd, const msghdr* message, int flags) {
   msghdr m;
   if (!CopyIn(&m, message, sizeof(m))) return -EFAULT;
   const auto count = static_cast<int64_t>(m.msg_iovlen);
+  SendControl control;
+  if (m.msg_control != nullptr && m.msg_controllen > 0) {
+    if (int64_t e = ParseSendControl(m, &control); e != 0) return e;
+  }
+  // Its iovs hold no addresses.
+  if (control.dmabuf_id != 0 && count >= 0 && count <= UIO_MAXIOV) {
+    return SendDevmem(*taken.shim, fd, *taken.socket, m, control.dmabuf_id,
+                      flags);
+  }
   if (int64_t e = CheckVector(m.msg_iov, count, EMSGSIZE); e != 0) return e;
   return Send(*taken.shim, fd, *taken.socket, {m.msg_iov, m.msg_iovlen}, flags);
 }
@@ -82,6 +101,9 @@ extern "C" {
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (IsNetlink(taken.shim, fd)) {
+    return NetlinkReceiveMessage(*taken.shim, fd, message, flags);
+  }
   if (!taken) return real().recvmsg(fd, message, flags);
   return AnswerSize(ReceiveMessage(taken, fd, message, flags));
 }
@@ -96,6 +118,9 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags,
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (IsNetlink(taken.shim, fd)) {
+    return NetlinkSendMessage(*taken.shim, fd, *message, flags);
+  }
   if (!taken) return real().sendmsg(fd, message, flags);
   return AnswerSize(SendMessage(taken, fd, message, flags));
 }

@@ -9,6 +9,8 @@
 
 #include "sockets/errno_map.h"
 #include "sockets/preload/call.h"
+#include "sockets/preload/devmem_transfer.h"
+#include "sockets/preload/devmem_uapi.h"
 #include "sockets/preload/option_effects.h"
 #include "sockets/preload/user_memory.h"
 
@@ -139,6 +141,9 @@ int setsockopt(int fd, int level, int option, const void* value,
                socklen_t size) {
   Taken taken(fd);
   if (taken.is_parents(fd)) return Answer(-EOWNERDEAD);
+  if (taken && level == SOL_SOCKET && option == kSoDevmemDontneed) {
+    return Answer(DontNeed(*taken.shim, *taken.socket, value, size));
+  }
   if (taken) return Answer(SetOption(taken, fd, level, option, value, size));
   const int result = real().setsockopt(fd, level, option, value, size);
   if (result == 0 && taken.shim != nullptr) {

@@ -1,6 +1,7 @@
 #include "sockets/preload/shim.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -72,7 +73,16 @@ Shim::Shim(ShimConfig config)
       log_(config_.log_level, config_.log_file),
       program_(ThisProgram()),
       account_(config_, &log_, program_.invoked),
-      owner_pid_(getpid()) {
+      owner_pid_(getpid()),
+      netlink_({.bind =
+                    [this](const BindRequest& request, bool is_receive) {
+                      return BindDmabuf(request, is_receive);
+                    },
+                .unbind =
+                    [this](uint32_t id) {
+                      const std::lock_guard lock(mutex);
+                      devmem_.Unbind(id);
+                    }}) {
   g_shim = this;
   // The child's copy of what they guard must be whole.
   pthread_atfork(
@@ -183,6 +193,27 @@ bool Shim::Takes(int fd, Direction direction, const Endpoint& endpoint) {
   }
   account_.Passed(fd, why);
   return false;
+}
+
+std::optional<int64_t> Shim::BindDmabuf(const BindRequest& request,
+                                        bool is_receive) {
+  char name[IF_NAMESIZE];
+  if (if_indextoname(request.ifindex, name) == nullptr) return -ENODEV;
+  if (!config_.interface.empty() && config_.interface != name) {
+    return std::nullopt;
+  }
+  const std::lock_guard lock(mutex);
+  Stack* const stack = OpenStack();
+  if (stack == nullptr) return -ENETDOWN;
+  bound_interfaces_.insert(name);
+  return is_receive ? devmem_.BindReceive(*stack, request.fd, request.queues,
+                                          config_.pool)
+                    : devmem_.BindSend(*stack, request.fd);
+}
+
+bool Shim::IsOurInterface(const std::string& name) {
+  const std::lock_guard lock(mutex);
+  return name == config_.interface || bound_interfaces_.contains(name);
 }
 
 Stack* Shim::OpenStack() {
@@ -297,7 +328,8 @@ int64_t Shim::Follow(TakenSocket& socket, int fd, bool is_accepted) {
   const absl::Status added =
       socket.is_listener()
           ? poller_->Add(*socket.listener(), Trigger::kEdge, user_data)
-          : poller_->Add(*socket.stream(), kReadable | kWritable | kConnected,
+          : poller_->Add(*socket.stream(),
+                         kReadable | kWritable | kConnected | kSendCompleted,
                          Trigger::kEdge, user_data);
   if (!added.ok()) return -ENOBUFS;
   account_.Taken(fd, Describe(socket, is_accepted));

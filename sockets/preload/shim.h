@@ -19,15 +19,20 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <set>
+#include <string>
 #include <thread>
 #include <unordered_map>
 
 #include "sockets/poller.h"
 #include "sockets/preload/account.h"
 #include "sockets/preload/config.h"
+#include "sockets/preload/devmem_bindings.h"
 #include "sockets/preload/fd_table.h"
 #include "sockets/preload/kernel_socket.h"
 #include "sockets/preload/log.h"
+#include "sockets/preload/netlink_sockets.h"
 #include "sockets/preload/option_effects.h"
 #include "sockets/preload/port_table.h"
 #include "sockets/preload/taken_socket.h"
@@ -76,6 +81,19 @@ class Shim {
   }
   // --------------------------------------------------------------------------
 
+  // -- devmem TCP ------------------------------------------------------------
+  // With mutex held.
+  DevmemBindings& devmem() { return devmem_; }
+  NetlinkSockets& netlink() { return netlink_; }
+  // `fd` is a socket of generic netlink; in a forked child all are the
+  // kernel's.
+  bool IsNetlink(int fd) {
+    return netlink_.has_some() && !is_in_child() && netlink_.Has(fd);
+  }
+  // The kernel's interface that stands for the device: stack.interface, or one
+  // that a dmabuf was bound to.
+  bool IsOurInterface(const std::string& name);
+
   const ShimConfig& config() const { return config_; }
   OptionDefaults option_defaults() const {
     return {config_.stack.tcp, config_.keepalive};
@@ -100,11 +118,16 @@ class Shim {
   // The process ends: what was queued is sent, for kExitPatience at most.
   void AtExit();
   friend void EndOfProcess();
+  // What a program's bind-rx or bind-tx asks for.
+  std::optional<int64_t> BindDmabuf(const BindRequest& request,
+                                    bool is_receive);
 
   const ShimConfig config_;
   const Log log_;
   const ProgramNames program_;
   Account account_;
+  DevmemBindings devmem_;                   // The stack borrows its memory.
+  std::set<std::string> bound_interfaces_;  // mutex
   std::unique_ptr<Stack> stack_;
   std::unique_ptr<Poller> poller_;
   int event_fd_ = -1;
@@ -117,6 +140,7 @@ class Shim {
   // The stack, and what was taken, are the parent's.
   std::atomic<bool> is_in_child_{false};
   std::atomic<bool> has_said_so_{false};
+  NetlinkSockets netlink_;
 };
 
 }  // namespace devwire::preload

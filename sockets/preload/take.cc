@@ -76,6 +76,8 @@ int64_t TakeConnection(Shim& shim, int fd,
     ConnectOptions options;
     options.knobs = KnobsOf(set, shim.option_defaults());
     if (const auto bound = kernel->bound()) options.local_port = bound->port;
+    const auto binding = shim.devmem().receive();
+    if (binding != nullptr) options.memory = binding->pool;
     auto stream = stack->StartConnect(remote, options);
     if (!stream.ok()) return ErrnoOfConnect(stream.status(), remote);
     ApplyOptions(set, shim.option_defaults(), **stream);
@@ -85,6 +87,7 @@ int64_t TakeConnection(Shim& shim, int fd,
         e != 0) {
       return e;
     }
+    socket->SetBinding(binding);
     if (int64_t e = Adopt(shim, socket, fd, made); e != 0) return e;
     shim.Push();
   }
@@ -123,6 +126,8 @@ int64_t TakeListener(Shim& shim, int fd,
   options.backlog = static_cast<uint32_t>(
       backlog < 0 ? kMost : std::clamp(backlog, 1, kMost));
   options.knobs = KnobsOf(set, shim.option_defaults());
+  auto binding = shim.devmem().receive();
+  if (binding != nullptr) options.memory = binding->pool;
   auto listener = stack->Listen(local, options);
   if (!listener.ok()) return -ErrnoOf(listener.status());
   if (!kernel->bound()) {  // listen(2) has chosen a port.
@@ -137,6 +142,7 @@ int64_t TakeListener(Shim& shim, int fd,
       e != 0) {
     return e;
   }
+  socket->SetBinding(std::move(binding));
   return Adopt(shim, socket, fd, made);
 }
 
@@ -157,6 +163,7 @@ int64_t AcceptOne(Taken& taken, int fd, int flags, Endpoint* remote) {
         e != 0) {
       return e;
     }
+    socket->SetBinding(listener.binding());
     (void)socket->ConnectAgain();
     ApplyTimeouts(kernel->options(), made);
     if ((flags & SOCK_NONBLOCK) != 0) real().fcntl(made, F_SETFL, O_NONBLOCK);

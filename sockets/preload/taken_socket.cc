@@ -48,6 +48,7 @@ void TakenSocket::OnOptions() {
       std::max(options.Int(SOL_SOCKET, SO_RCVLOWAT, 1), 1));
   urgent_inline_ = options.Int(SOL_SOCKET, SO_OOBINLINE, 0) != 0;
   is_corked_ = options.Int(IPPROTO_TCP, TCP_CORK, 0) != 0;
+  zerocopy_.set_is_on(options.Int(SOL_SOCKET, SO_ZEROCOPY, 0) != 0);
   if (is_listener_ || stream_ == nullptr) return;
   if (ready_.is_readable()) {
     ShowReadable();
@@ -69,6 +70,7 @@ void TakenSocket::OnReady(Readiness what) {
     }
     if (BytesReadable() >= low_water_) ready_.OnMore();
   }
+  if ((what & (kSendCompleted | kFailed)) != 0) OnSendsDone();
   if ((what & kFailed) != 0 && stream_ != nullptr) LookForFailure();
   waiting_.Wake();
 }
@@ -116,7 +118,8 @@ void TakenSocket::LookForFailure() {
     if (ErrnoOf(connecting) != EINPROGRESS) OnFailure(connecting);
     return;
   }
-  const absl::StatusOr<Received> nothing = stream_->Read({});
+  const absl::StatusOr<Received> nothing =
+      is_devmem_ ? stream_->ReceiveFrags({}, 0) : stream_->Read({});
   if (!nothing.ok()) OnFailure(nothing.status());
 }
 
@@ -157,14 +160,18 @@ int64_t TakenSocket::ReceiveUrgent(std::byte* out, bool peeks) {
   return is_failed_ || is_shut_for_reading_ ? 0 : got;
 }
 
-int64_t TakenSocket::Send(std::span<const iovec> bytes, SendHow how) {
+int64_t TakenSocket::WhyNotSend() {
   if (stream_ == nullptr) return -EBADF;
   if (!is_connected_) LookForFailure();
   if (is_failed_ || is_shut_for_writing_) {
     const int error = TakeError();
     return error != 0 ? -error : -EPIPE;
   }
-  if (ConnectResult() == -EINPROGRESS) return -EAGAIN;
+  return ConnectResult() == -EINPROGRESS ? -EAGAIN : 0;
+}
+
+int64_t TakenSocket::Send(std::span<const iovec> bytes, SendHow how) {
+  if (int64_t e = WhyNotSend(); e != 0) return e;
   if (how.has_more != is_corked_by_more_) {
     is_corked_by_more_ = how.has_more;
     (void)stream_->SetCork(is_corked_ || how.has_more);
@@ -189,7 +196,8 @@ int64_t TakenSocket::Send(std::span<const iovec> bytes, SendHow how) {
 
 uint64_t TakenSocket::BytesReadable() {
   if (stream_ == nullptr) return 0;
-  return inbox_->ReadableBytes(urgent_inline_);
+  return inbox_->ReadableBytes(urgent_inline_) +
+         (is_devmem_ ? devmem_->held_bytes() : 0);
 }
 
 bool TakenSocket::IsAtMark() {
@@ -297,10 +305,13 @@ bool TakenSocket::IsThrough() {
 void TakenSocket::Close(std::optional<Duration> linger) {
   if (stream_ != nullptr) {
     // What was read ahead is as unread as the rest: RFC 2525 2.17.
-    if (inbox_->ahead_bytes() > 0) linger = Duration();
+    const uint64_t held = is_devmem_ ? devmem_->held_bytes() : 0;
+    if (inbox_->ahead_bytes() + held > 0) linger = Duration();
     stream_->Close({.linger = linger});
   }
   inbox_.reset();
+  devmem_.reset();
+  is_devmem_ = false;
   stream_.reset();
   next_.reset();
   listener_.reset();

@@ -17,10 +17,14 @@
 #include <span>
 
 #include "sockets/listener.h"
+#include "sockets/preload/devmem_bindings.h"
+#include "sockets/preload/devmem_receive.h"
+#include "sockets/preload/devmem_uapi.h"
 #include "sockets/preload/inbox.h"
 #include "sockets/preload/kernel_socket.h"
 #include "sockets/preload/ready_fd.h"
 #include "sockets/preload/wait_word.h"
+#include "sockets/preload/zerocopy.h"
 #include "sockets/stream.h"
 
 namespace devwire::preload {
@@ -74,6 +78,27 @@ class TakenSocket {
   uint64_t BytesNeverSent();  // SIOCOUTQNSD
   bool HasUnsent() { return BytesUnsent() > 0; }
 
+  // -- devmem TCP: taken_devmem.cc -------------------------------------------
+  // What it, or what it accepts, receives into; null: host memory.
+  void SetBinding(std::shared_ptr<const DevmemBinding> binding);
+  const std::shared_ptr<const DevmemBinding>& binding() const {
+    return binding_;
+  }
+  // A stream into device memory: ReceiveDevmem() instead of Receive(). Any
+  // thread: it is so from the start, or never.
+  bool is_devmem() const { return is_devmem_; }
+  // Until the call has `target` bytes, or cannot have more.
+  int64_t ReceiveDevmem(DevmemReceiver::Call& call, size_t target);
+  int64_t DontNeed(std::span<const DmabufToken> tokens);
+  // SO_ZEROCOPY, and sends that it completes: their numbers.
+  bool is_zerocopy() const { return zerocopy_.is_on(); }
+  uint32_t BeginZeroCopy() { return zerocopy_.Begin(); }
+  int64_t SendDevmem(const DevmemBinding& binding,
+                     std::span<const DeviceSpan> spans, uint32_t number);
+  void EndZeroCopy(uint32_t number);
+  void AddCopiedZeroCopy();
+  std::optional<ZeroCopySends::Notification> TakeNotification();
+
   // -- connections -----------------------------------------------------------
   // 0 connected, -EINPROGRESS, or the error, once.
   int64_t ConnectResult();
@@ -103,6 +128,10 @@ class TakenSocket {
 
  private:
   TakenSocket() = default;
+  // 0: it may send now; else what the call answers.
+  int64_t WhyNotSend();
+  void OnSendsDone();
+  void ShowErrorQueue();
   // Looks whether the stream has failed meanwhile.
   void LookForFailure();
   void OnFailure(const absl::Status& status);
@@ -116,6 +145,10 @@ class TakenSocket {
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Listener> listener_;
   std::optional<Inbox> inbox_;
+  std::shared_ptr<const DevmemBinding> binding_;
+  std::unique_ptr<DevmemReceiver> devmem_;  // Borrows stream_.
+  bool is_devmem_ = false;
+  ZeroCopySends zerocopy_;
   std::shared_ptr<KernelSocket> kernel_;
   Endpoint local_;
   Endpoint remote_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "sockets/preload/devmem_transfer.h"
 #include "sockets/preload/user_memory.h"
 
 namespace devwire::preload {
@@ -75,9 +76,17 @@ int64_t CheckVector(const iovec* v, int64_t count, int too_many) {
 
 int64_t Receive(Shim& shim, int fd, TakenSocket& socket,
                 std::span<const iovec> out, int flags) {
+  msghdr message = {};
+  message.msg_iov = const_cast<iovec*>(out.data());
+  message.msg_iovlen = out.size();
+  if ((flags & MSG_ERRQUEUE) != 0) {
+    return ReceiveErrorQueue(shim, socket, &message);
+  }
   if (socket.is_listener()) return -ENOTCONN;
-  if ((flags & MSG_ERRQUEUE) != 0) return -EAGAIN;  // Nothing is in it.
   if ((flags & MSG_OOB) != 0) return ReceiveUrgent(socket, shim, out, flags);
+  if (socket.is_devmem()) {
+    return ReceiveDevmem(shim, fd, socket, &message, flags);
+  }
   const Inbox::How how = {.peeks = (flags & MSG_PEEK) != 0,
                           .discards = (flags & MSG_TRUNC) != 0};
   const uint64_t size = SizeOf(out);
@@ -119,6 +128,10 @@ int64_t Send(Shim& shim, int fd, TakenSocket& socket,
       rest.Drop(static_cast<uint64_t>(sent));
       return rest.get().empty() || SizeOf(rest.get()) == 0 ? total : -EAGAIN;
     });
+  }
+  if (total > 0 && (flags & MSG_ZEROCOPY) != 0) {
+    const std::lock_guard lock(shim.mutex);
+    socket.AddCopiedZeroCopy();
   }
   if (total > 0) return total;
   if (result == -EPIPE && (flags & MSG_NOSIGNAL) == 0) raise(SIGPIPE);
