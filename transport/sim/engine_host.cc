@@ -344,6 +344,12 @@ void EngineHost::Relent() {
   hoard_.clear();
 }
 
+void EngineHost::GiveUp() {
+  if (has_given_up_) return;
+  has_given_up_ = true;
+  for (auto& [id, app] : streams_) app.abort_at = clock_.Now();
+}
+
 bool EngineHost::ReturnTokens() {
   max_application_slots_ =
       std::max(max_application_slots_, device_pool_.owners().application);

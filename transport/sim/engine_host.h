@@ -84,6 +84,9 @@ class EngineHost {
   // The handles of so many streams (of all there are, where some are aborted)
   // are closed, nothing of any stream is left, slots are free.
   bool is_done(size_t streams) const;
+  size_t open_streams() const { return streams_.size(); }
+  // The application waits no longer: it aborts what is left. Once.
+  void GiveUp();
   const std::string& failure() const { return failure_; }
   std::string ToString() const;
   uint64_t bytes_read() const { return bytes_read_; }
@@ -163,6 +166,7 @@ class EngineHost {
   uint64_t bytes_read_ = 0;
   uint64_t linear_bytes_ = 0;
   size_t finished_ = 0;
+  bool has_given_up_ = false;
   std::string failure_;
 };
 

@@ -135,6 +135,13 @@ EngineSimResult RunEngineSim(const EngineSimSetup& setup) {
     if (failure.empty() && next <= clock.Now()) {
       failure = "busy loop: a deadline is due";
     }
+    // Whose peer aborted behind its own FIN, or lost its reset, is told
+    // nothing: without keepalives it waits until its application gives up.
+    if (clock.Now() - start > 300_s &&
+        (setup.client_aborts_after || setup.server_aborts_after)) {
+      if (client.open_streams() == 0) server.GiveUp();
+      if (server.open_streams() == 0) client.GiveUp();
+    }
     if (clock.Now() - start > 600_s) failure = "does not come to an end";
     if (failure.empty()) clock.Set(next);
   }
