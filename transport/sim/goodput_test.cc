@@ -7,6 +7,7 @@
 // writes the table anew.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -169,8 +170,8 @@ TEST(Goodput, FullRateInTheDataCentre) {
 
 TEST(Goodput, TwoCubicFlowsShare) {
   const FlowSimResult r = RunFlowSim(With(TwoFlows(), "cubic", 2));
-  const double fair = r.total / 2;
-  EXPECT_NEAR(r.goodput[0], fair, 0.2 * fair);
+  const auto [less, more] = std::minmax(r.goodput[0], r.goodput[1]);
+  EXPECT_GT(less, 0.8 * more);
   EXPECT_GT(r.total, 0.9 * r.ceiling);
   EXPECT_GT(r.queue_drops, 0u) << "the queue was never full: nothing to share";
 }
