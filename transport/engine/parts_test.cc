@@ -385,8 +385,11 @@ TEST(PathMtu, IsLoweredKeptAndForgotten) {
 TEST(PathMtu, Ipv6HasAFloorOfItsOwn) {
   PathMtuTable table({});
   const IpAddress peer = *IpAddress::Parse("fd00::9");
-  EXPECT_EQ(table.OnTooBig(peer, 600, At(0_s)), 1280u);
-  EXPECT_EQ(table.OnTooBig(peer, 1279, At(0_s)), std::nullopt);
+  // RFC 8201 4: one that reports less than 1280 "must" be discarded.
+  EXPECT_EQ(table.OnTooBig(peer, 600, At(0_s)), std::nullopt);
+  EXPECT_EQ(table.OnTooBig(peer, 0, At(0_s)), std::nullopt);
+  EXPECT_EQ(table.Mtu(peer), 1500u);
+  EXPECT_EQ(table.OnTooBig(peer, 1280, At(0_s)), 1280u);
 }
 
 // RFC 1191 5 and 7.1: a router that does not say, and the table of plateaus.

@@ -29,8 +29,10 @@ uint32_t PathMtuTable::Mtu(const IpAddress& destination) const {
 std::optional<uint32_t> PathMtuTable::OnTooBig(const IpAddress& destination,
                                                uint32_t mtu, Instant now) {
   const uint32_t known = Mtu(destination);
+  // RFC 8201 4: no IPv6 link has a smaller one, so no router reports it.
+  if (!destination.is_v4() && mtu < kMinIpv6) return std::nullopt;
   if (mtu == 0) mtu = PlateauBelow(known);
-  mtu = std::max(mtu, destination.is_v4() ? kMinIpv4 : kMinIpv6);
+  mtu = std::max(mtu, kMinIpv4);
   if (mtu >= known) return std::nullopt;
   const Path path{destination, mtu, now + options_.lifetime};
   for (Path& old : paths_) {

@@ -18,6 +18,10 @@ bool KindOfV4(uint8_t type, uint8_t code, IcmpError::Kind* kind) {
     *kind = IcmpError::Kind::kTimeExceeded;
     return true;
   }
+  if (type == kIcmpParameterProblem) {
+    *kind = IcmpError::Kind::kUnreachable;
+    return true;
+  }
   if (type != kIcmpUnreachable) return false;
   switch (code) {
     case kFragmentationNeeded:
@@ -41,6 +45,9 @@ bool KindOfV6(uint8_t type, uint8_t code, IcmpError::Kind* kind) {
       return true;
     case kIcmpv6PacketTooBig:
       *kind = IcmpError::Kind::kPacketTooBig;
+      return true;
+    case kIcmpv6ParameterProblem:
+      *kind = IcmpError::Kind::kUnreachable;
       return true;
     case kIcmpv6TimeExceeded:
       *kind = IcmpError::Kind::kTimeExceeded;

@@ -24,9 +24,11 @@ inline constexpr uint8_t kIcmpEchoReply = 0;
 inline constexpr uint8_t kIcmpUnreachable = 3;
 inline constexpr uint8_t kIcmpEchoRequest = 8;
 inline constexpr uint8_t kIcmpTimeExceeded = 11;
+inline constexpr uint8_t kIcmpParameterProblem = 12;
 inline constexpr uint8_t kIcmpv6Unreachable = 1;
 inline constexpr uint8_t kIcmpv6PacketTooBig = 2;
 inline constexpr uint8_t kIcmpv6TimeExceeded = 3;
+inline constexpr uint8_t kIcmpv6ParameterProblem = 4;
 inline constexpr uint8_t kIcmpv6EchoRequest = 128;
 inline constexpr uint8_t kIcmpv6EchoReply = 129;
 
@@ -41,7 +43,9 @@ void MakeEchoReply(std::byte* frame, const ParsedFrame& parsed);
 // An error about a TCP segment that was ours.
 struct IcmpError {
   enum class Kind : uint8_t {
-    kUnreachable,   // Net, host, prohibited: soft, RFC 9293 MUST-56.
+    // Net, host, prohibited, a header that somebody could not read: soft, RFC
+    // 9293 MUST-56.
+    kUnreachable,
     kRefused,       // Protocol or port unreachable.
     kPacketTooBig,  // mtu holds.
     kTimeExceeded,

@@ -162,6 +162,17 @@ TEST(IcmpTest, NotOurErrors) {
             IcmpErrorResult::kNotAboutTcp);
 }
 
+// RFC 9293 3.9.2.2: a soft error, to be told (MUST-54, SHLD-25). ICMP type 12,
+// ICMPv6 type 4.
+TEST(IcmpTest, ParameterProblemIsASoftError) {
+  for (const bool v4 : {true, false}) {
+    const auto frame = IcmpFrame(v4, Error(v4, v4 ? 12 : 4, 0, 0, 48));
+    IcmpError e;
+    EXPECT_EQ(ParseIcmpError(frame.data(), Parsed(frame), &e),
+              IcmpErrorResult::kError);
+  }
+}
+
 TEST(IcmpTest, EchoReply) {
   for (const bool v4 : {true, false}) {
     for (const size_t data_bytes : {0u, 1u, 56u, 1400u}) {
