@@ -109,23 +109,39 @@ TEST_P(SleepTest, AForeignLoopIsToldOfEverything) {
   }
 }
 
-// One byte there and back, many times; both engines sleep in between. The
-// longest time there and back.
+// One byte there and back, many times; both engines sleep in between, and this
+// thread wakes neither while it waits. The longest time there and back.
 void PingPong(TwoStacks& net, int rounds, Duration* longest) {
   TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  auto at_client = net.client().stack->NewPoller();
+  auto at_server = net.server().stack->NewPoller();
+  ASSERT_TRUE(
+      (*at_client)->Add(*pair.client, kReadable, Trigger::kEdge, 0).ok());
+  ASSERT_TRUE(
+      (*at_server)->Add(*pair.server, kReadable, Trigger::kEdge, 0).ok());
+  struct Way {
+    Stream* from;
+    Stream* to;
+    Poller* poller;
+  };
+  const Way ways[] = {{pair.client.get(), pair.server.get(), at_server->get()},
+                      {pair.server.get(), pair.client.get(), at_client->get()}};
   const MonotonicClock clock;
   *longest = Duration();
   for (int i = 0; i < rounds; ++i) {
+    // Until both have gone to sleep.
+    std::this_thread::sleep_for(std::chrono::microseconds(500));
     const Instant begin = clock.Now();
-    for (auto [from, to] : {std::pair(&pair.client, &pair.server),
-                            std::pair(&pair.server, &pair.client)}) {
+    for (const Way& way : ways) {
       std::byte byte{static_cast<uint8_t>(i)};
-      ASSERT_EQ(*(*from)->SendHost({&byte, 1}), 1u);
+      ASSERT_EQ(*way.from->SendHost({&byte, 1}), 1u);
+      Poller::Ready ready[1];
       std::byte got{};
-      ASSERT_TRUE(net.Until([&, to = to] {
-        std::this_thread::sleep_for(std::chrono::microseconds(100));
-        return (*to)->Read({&got, 1})->bytes == 1;
-      })) << i;
+      size_t bytes = 0;
+      while (bytes == 0) {
+        ASSERT_EQ(*way.poller->Wait(ready, 10_s), 1u) << i;
+        bytes = way.to->Read({&got, 1})->bytes;
+      }
       ASSERT_EQ(got, byte);
     }
     *longest = std::max(*longest, clock.Now() - begin);
