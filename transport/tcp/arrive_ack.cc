@@ -22,10 +22,9 @@ Connection::AckResult Connection::ProcessAck(const Segment& seg, Instant now) {
   }
   if (SeqGt(seg.ack, snd_max())) return AckResult::kUnsent;
 
-  const bool is_persisting = flight_size() == 0 && unsent_bytes() > 0;
   // RFC 9293 3.8.6.1: a peer that answers window probes is alive.
-  if (is_persisting || tcb_.snd_wnd == 0) retries_ = 0;
-
+  unanswered_probes_ = 0;
+  if (tcb_.snd_wnd == 0) retries_ = 0;  // Text sent before it shrank, likewise.
   const bool is_disturbed = IsDisturbed(seg);
   const bool is_advance = seg.ack != tcb_.snd_una;
   AckNews news = NewsOf(seg, now);
@@ -90,11 +89,16 @@ inline void Connection::UpdateSndWnd(const Segment& seg, bool is_advance) {
     if (SeqLt(seg.seq, tcb_.snd_wl1)) return;
     if (seg.seq == tcb_.snd_wl1 && SeqLt(seg.ack, tcb_.snd_wl2)) return;
   }
+  const bool was_closed = tcb_.snd_wnd == 0;
   tcb_.snd_wnd = uint32_t{seg.wnd} << tcb_.snd_wind_shift;
   tcb_.snd_wl1 = seg.seq;
   tcb_.snd_wl2 = seg.ack;
   tcb_.max_snd_wnd = std::max(tcb_.max_snd_wnd, tcb_.snd_wnd);
   if (tcb_.snd_wnd != 0) persist_backoffs_ = 0;
+  // What waited for it has its time from now on.
+  if (was_closed && tcb_.snd_wnd != 0 && flight_size() == 0) {
+    timers_.Stop(Timer::kUser);
+  }
 }
 
 void Connection::AdvanceSndUna(const Segment& seg, Instant now) {

@@ -53,7 +53,11 @@ Verdict Connection::ArriveInSynSent(const Segment& seg, Instant now) {
 // The handshake is complete; state_ is ESTABLISHED.
 void Connection::EnterEstablished(Instant now) {
   DCHECK_EQ(state_, State::kEstablished);
-  if (syn_was_retransmitted_) rtt_.OnSynRetransmitted();
+  if (syn_retransmissions_ > 0) rtt_.OnSynRetransmitted();
+  if (syn_retransmissions_ > 1) {  // RFC 6928 2: the network is in trouble.
+    congestion_->OnEstablished(
+        {.now = now, .smss = smss_, .initial_window_segments = 1});
+  }
   LeaveRtoRecovery(now);
   quick_acks_left_ = kQuickAcks;
   last_send_ = last_arrival_ = now;

@@ -177,7 +177,7 @@ Verdict Connection::ArriveFromFifthStep(const Segment& seg, Instant now) {
       ChallengeAck(now);
       return Drop(seg, DropReason::kAckTooOld);
     case AckResult::kUnsent:
-      ack_is_due_ = true;
+      ChallengeAck(now);
       return Drop(seg, DropReason::kAckOfUnsent);
   }
   // RFC 7323 5.3 (R3) has this before the ACK is looked at; then a blind

@@ -13,6 +13,16 @@ constexpr uint8_t kMaxDuplicateAcksOwed = 64;
 
 }  // namespace
 
+// The longest; or a shorter one that comes twice in a row and ends no burst:
+// the path, or the peer's route, has changed. As Linux's tcp_measure_rcv_mss().
+void Connection::EstimateFullSegment(const Segment& seg) {
+  constexpr uint32_t kLeast = 536;
+  const uint32_t bytes = std::min<uint32_t>(seg.payload_bytes, options_.mss);
+  const bool is_repeated = bytes == other_text_bytes_ && !seg.has_psh();
+  other_text_bytes_ = bytes;
+  if (bytes > rcv_mss_ || (is_repeated && bytes >= kLeast)) rcv_mss_ = bytes;
+}
+
 DropReason Connection::ArriveText(const Segment& seg, Instant now) {
   Text text{.seq = seg.text_seq(),
             .bytes = seg.payload_bytes,
@@ -30,7 +40,8 @@ DropReason Connection::ArriveText(const Segment& seg, Instant now) {
     ack_is_due_ = true;
     return DropReason::kTextAfterFin;
   }
-  if (receive_is_shut_down_ && close_requested_) {
+  if (receive_is_shut_down_ && close_requested_ &&
+      SeqGt(text.end(), tcb_.rcv_nxt)) {
     // Nobody is left to read it. RFC 9293 3.6.1; RFC 2525 2.17.
     text.DiscardAll(sink_);
     Abort(TcpError::kAborted);
@@ -71,7 +82,7 @@ DropReason Connection::ArriveText(const Segment& seg, Instant now) {
     ack_is_due_ = true;
     return DropReason::kTextUnread;
   }
-  NoteFullSegment(seg.payload_bytes);
+  NoteFullSegment(seg);
   NoteTextArrival(seg, now);
   ++counts_.data_segments_in;
   if (text.seq != tcb_.rcv_nxt) return TakeOutOfOrder(text);

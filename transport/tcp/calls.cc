@@ -32,6 +32,14 @@ uint64_t Connection::Send(uint64_t bytes) {
   return taken;
 }
 
+// All that came was read, and the peer pushed it: nothing may follow until it
+// hears of that. Unless we are one who answers: the answer takes the ACK along.
+// As Linux's tcp_cleanup_rbuf() and its pingpong mode.
+bool Connection::IsPushReadUp() const {
+  return was_pushed_ && ready_.empty() && !is_answering_ &&
+         timers_.IsSet(Timer::kDelayedAck);
+}
+
 size_t Connection::Receive(std::span<Frag> out, uint64_t max_bytes) {
   size_t count = 0;
   while (count < out.size() && max_bytes > 0 && !ready_.empty()) {

@@ -124,7 +124,7 @@ inline Verdict Connection::ArrivePredicted(const Segment& seg, Instant now) {
   Deliver(seg.text[0]);
   if (seg.text_count > 1) [[unlikely]]
     Deliver(seg.text[1]);
-  NoteFullSegment(seg.payload_bytes);
+  NoteFullSegment(seg);
   TuneWindow(seg, now);
   ScheduleAck(now);
   return Verdict::kAccepted;
@@ -203,7 +203,7 @@ Connection::Stats Connection::stats() const {
                    ? CaState::kDisorder
                    : CaState::kOpen;
   s.retries = retries_;
-  s.probes = persist_backoffs_;
+  s.probes = unanswered_probes_;
   FillFlight(&s);
   s.rto_since = rto_since_.value_or(Instant());
   s.delivery_rate = rate_.latest().bytes_per_second();

@@ -340,12 +340,11 @@ class Connection {
   bool IsPushReadUp() const;
   void TuneWindow(const Segment& seg, Instant now);
   void EndTuningRound(const Segment& seg, Instant now);
-  void NoteFullSegment(uint32_t payload_bytes) {
-    if (payload_bytes > rcv_mss_) [[unlikely]] {
-      rcv_mss_ =
-          std::max(rcv_mss_, std::min<uint32_t>(payload_bytes, options_.mss));
-    }
+  void NoteFullSegment(const Segment& seg) {
+    if (seg.payload_bytes != rcv_mss_) [[unlikely]]
+      EstimateFullSegment(seg);
   }
+  void EstimateFullSegment(const Segment& seg);
   void NoteDuplicate(SeqNum left, SeqNum right);
   void DiscardReceived();
 
@@ -479,11 +478,15 @@ class Connection {
   uint8_t duplicate_acks_ = 0;       // In a row, from the peer.
   uint8_t duplicate_acks_owed_ = 0;  // To the peer: one per segment.
   uint8_t persist_backoffs_ = 0;
-  uint8_t retries_ = 0;       // Timeouts in a row without progress.
-  uint32_t smss_;             // Payload of a full segment out.
-  uint32_t tso_payload_ = 0;  // Limits seen last, and
-  uint32_t tso_bytes_ = 0;    // the whole segments they allow at once.
-  uint32_t rcv_mss_ = 536;    // Of full segments in, as estimated.
+  uint8_t retries_ = 0;            // Timeouts in a row without progress.
+  uint8_t unanswered_probes_ = 0;  // Of a closed window, in a row.
+  uint32_t smss_;                  // Payload of a full segment out.
+  uint32_t tso_payload_ = 0;       // Limits seen last, and
+  uint32_t tso_bytes_ = 0;         // the whole segments they allow at once.
+  // Of full segments in, as estimated, from 536 (RFC 9293 MUST-15) on; and of
+  // the latest of another length.
+  uint32_t rcv_mss_ = 536;
+  uint32_t other_text_bytes_ = 0;
   // RFC 6582's recover, 6675's RecoveryPoint: SND.NXT when loss was found.
   SeqNum recover_;
   SeqNum cwnd_limited_to_;
@@ -528,7 +531,7 @@ class Connection {
   std::optional<SackBlock> dsack_;  // To report once. RFC 2883.
   std::optional<Instant> last_challenge_ack_;
   SndMss snd_mss_;
-  bool syn_was_retransmitted_ = false;
+  uint8_t syn_retransmissions_ = 0;
   bool peer_scales_ = false;  // Its SYN had the option.
   std::optional<Duration> user_timeout_;
   std::optional<KeepAlive> keepalive_;
@@ -567,14 +570,6 @@ inline void Connection::NoteTextArrival(const Segment& seg, Instant now) {
   if (now - last_text_arrival_ > rtt_.rto()) quick_acks_left_ = kQuickAcks;
   last_text_arrival_ = now;
   was_pushed_ |= seg.has_psh();
-}
-
-// All that came was read, and the peer pushed it: nothing may follow until it
-// hears of that. Unless we are one who answers: the answer takes the ACK along.
-// As Linux's tcp_cleanup_rbuf() and its pingpong mode.
-inline bool Connection::IsPushReadUp() const {
-  return was_pushed_ && ready_.empty() && !is_answering_ &&
-         timers_.IsSet(Timer::kDelayedAck);
 }
 
 // Text came in order: may the window grow?

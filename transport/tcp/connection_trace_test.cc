@@ -188,6 +188,16 @@ TEST(OpenTrace, HeldActiveOpenAcksWhenReleased) {
   t.Out("P. 1:11(10) ack 1");
 }
 
+// RFC 5681 3.1: a SYN that was lost: IW is one segment. RFC 6928 2: not unless
+// there was more than one retransmission.
+TEST(OpenTrace, AfterTwoLostSynsTheWindowIsOneSegment) {
+  Trace t({.mss = 1000});
+  t.OpenActive().Out("S 0:0(0)");
+  t.OutAt(1_s, "S 0:0(0)").OutAt(3_s, "S 0:0(0)");
+  t.In("S. 0:0(0) ack 1 <mss 1000>").Out(".  1:1(0) ack 1");
+  EXPECT_EQ(t.connection().cwnd(), 1000u);
+}
+
 TEST(ListenTrace, OnlyASynOpens) {
   struct Row {
     const char* name;
@@ -257,6 +267,17 @@ TEST(SynReceivedTrace, CloseWaitsForEstablished) {
   Trace t = Trace::SynReceived({});
   t.Close().OutNothing();
   t.In(".  1:1(0) ack 1").Expect(State::kFinWait1).Out("F. 1:1(0) ack 1");
+}
+
+// RFC 7323 2.2: a SYN's window is never scaled, also when a bare ACK with a
+// scaled one went out in between (./dev sim --seed 823775: a client whose last
+// ACK of the handshake was lost sends a keep-alive).
+TEST(SynReceivedTrace, ASynAckAfterABareAckIsNotScaled) {
+  Trace t = Trace::SynReceived({.mss = 1000, .peer_scale = 3});
+  const uint16_t wnd = t.last_out().wnd;
+  t.At(500_ms).In(".  0:0(0) ack 1").Out(".  1:1(0) ack 1");
+  t.OutAt(1_s, "S. 0:0(0) ack 1");
+  EXPECT_EQ(t.last_out().wnd, wnd);
 }
 
 TEST(CloseTrace, WeCloseFirst) {  // RFC 9293 Figure 12, left.
@@ -452,6 +473,20 @@ TEST(FinWait2Trace, TextForAnOrphanIsReset) {
   t.Out("R. 2:2(0) ack 1").Expect(State::kClosed).ExpectNoSlotsInUse();
 }
 
+// RFC 9293 3.6.1 resets for text that nobody will read. Text that was read and
+// acknowledged before is none: the peer's FIN comes with a retransmission of it
+// (its ACK was lost), so the close is orderly. Linux's tcp_rcv_state_process():
+// only when end_seq - fin lies after rcv_nxt.
+TEST(FinWait2Trace, OldTextWithTheFinIsNoReasonToReset) {
+  Trace t = Trace::Established();
+  t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");  // This ACK is lost.
+  t.Recv();
+  t.Release();
+  t.Close().ShutdownReceive().Out("F. 1:1(0) ack 11");
+  t.In("FP. 1:11(10) ack 2").Expect(State::kTimeWait);
+  t.Out(".  2:2(0) ack 12").ExpectEvents("readable peer-closed");
+}
+
 TEST(CloseTrace, ShutdownReceiveAcknowledgesWithoutKeeping) {
   Trace t = Trace::Established();
   t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");
@@ -470,6 +505,16 @@ TEST(CloseTrace, ShutdownReceiveWithASplitFragOut) {
   EXPECT_EQ(t.connection().stats().held_bytes, 30u);
   t.Release().ExpectNoSlotsInUse();
   EXPECT_EQ(t.connection().stats().held_slots, 0u);
+}
+
+// The same without the FIN's ACK.
+TEST(CloseTrace, OldTextWithTheFinClosesBothInFinWait1) {
+  Trace t = Trace::Established();
+  t.In("P. 1:11(10) ack 1").Out(".  1:1(0) ack 11");
+  t.Recv();
+  t.Release();
+  t.Close().ShutdownReceive().Out("F. 1:1(0) ack 11");
+  t.In("FP. 1:11(10) ack 1").Expect(State::kClosing);
 }
 
 // A part of a frag is with the application when the connection is aborted, and

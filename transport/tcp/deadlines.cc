@@ -102,7 +102,7 @@ void Connection::OnRetransmitTimer(Instant now) {
   if (retries_ == kR1) Raise(Event::Kind::kStalled);
   rtt_.OnTimeout();
   if (is_syn) {
-    syn_was_retransmitted_ = true;
+    if (syn_retransmissions_ < UINT8_MAX) ++syn_retransmissions_;
     retransmit_queue_.MarkAllLost();
   } else {
     EnterLossRecovery(now);
@@ -115,7 +115,7 @@ void Connection::OnRetransmitTimer(Instant now) {
 void Connection::OnPersistTimer(Instant now) {
   if (flight_size() > 0 || unsent_bytes() == 0) return;
   // Reset whenever the peer answers: only silence ends the connection.
-  if (tcb_.snd_wnd == 0 && ++retries_ > RetryLimit()) {
+  if (tcb_.snd_wnd == 0 && ++unanswered_probes_ > RetryLimit()) {
     EnterClosed(TcpError::kTimedOut);
     return;
   }
@@ -139,6 +139,12 @@ void Connection::SetPersistTimer(Instant now) {
   }
   timers_.Set(Timer::kPersist,
               now + std::min(PersistWait(), options_.rtt.rto_max));
+  // tcp(7), TCP_USER_TIMEOUT: also text that a closed window keeps here,
+  // whether or not the peer answers. Without one MUST-37 holds: it may go on
+  // for ever.
+  if (user_timeout_ && !timers_.IsSet(Timer::kUser)) {
+    timers_.Set(Timer::kUser, now + *user_timeout_);
+  }
 }
 
 // The first probe after the RTO, then exponentially. SHLD-30, MUST-36.

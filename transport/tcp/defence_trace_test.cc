@@ -109,5 +109,17 @@ TEST(ChallengeTrace, TheBudgetOfASecondCannotBeKnown) {
   for (int i = 0; i < 10'000; ++i) EXPECT_TRUE(unlimited.Take(Instant()));
 }
 
+// RFC 5961 5.2 and 7: ACKs that answer what a blind attacker sends are limited.
+TEST(ChallengeTrace, AcksOfUnsentAreLimited) {
+  Trace t = Trace::Established();
+  int acks = 0;
+  for (int i = 0; i < 10; ++i) {
+    t.In(".  1:1(0) ack 5000");
+    TxSegment out;
+    while (t.connection().PollTransmit(t.now(), {}, &out)) ++acks;
+  }
+  EXPECT_LE(acks, 1);
+}
+
 }  // namespace
 }  // namespace devwire

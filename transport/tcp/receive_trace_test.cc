@@ -129,6 +129,29 @@ TEST(AckTrace, EachSegmentAboveAHoleOwesADuplicateAck) {
   t.ExpectQuietUntil(1_s);
 }
 
+// RFC 5681 4.2, SHLD-19: every second full segment, also when full segments
+// became smaller.
+TEST(AckTrace, EverySecondSegmentWhenTheyBecomeSmaller) {
+  Trace t = Trace::Established({.mss = 1460});
+  int seq = 1;
+  const auto in = [&](int bytes) {
+    t.In(". " + std::to_string(seq) + ":" + std::to_string(seq + bytes) + "(" +
+         std::to_string(bytes) + ") ack 1");
+    seq += bytes;
+    int acks = 0;
+    TxSegment out;
+    while (t.connection().PollTransmit(t.now(), {}, &out)) ++acks;
+    t.Recv();
+    t.Release();
+    while (t.connection().PollTransmit(t.now(), {}, &out)) ++acks;
+    return acks;
+  };
+  for (int i = 0; i < 40; ++i) (void)in(1460);
+  int acks = 0;
+  for (int i = 0; i < 40; ++i) acks += in(536);
+  EXPECT_GE(acks, 19);
+}
+
 // A hole delays delivery, not storage: frags stay where the NIC put them.
 TEST(ReceiveTrace, OutOfOrderFragsAreReadInSequence) {
   Trace t = Trace::Established({.mss = 1000, .sack = true});

@@ -80,7 +80,9 @@ class ReceiveWindow {
   // A SYN's is never scaled. RFC 7323 2.2.
   uint16_t Advertise(SeqNum rcv_nxt, bool is_syn) {
     // Nothing came and nothing was released since.
-    if (is_advertised_ && rcv_nxt == advertised_at_) return advertised_field_;
+    if (is_advertised_ && !is_syn && rcv_nxt == advertised_at_) {
+      return advertised_field_;
+    }
     return AdvertiseAnew(rcv_nxt, is_syn);
   }
   // Whether telling the peer would give it a good deal more than it knows.

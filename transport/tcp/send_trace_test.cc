@@ -504,6 +504,37 @@ TEST(TimeoutTrace, AnEchoOfTheFirstCopyIsNoSample) {
   EXPECT_LT(t.connection().stats().rto, rto + 10_ms);
 }
 
+// TCP_USER_TIMEOUT of tcp(7): text that waits before a closed window is not
+// delivered either, whether or not the peer answers the probes.
+TEST(TimeoutTrace, UserTimeoutCountsBehindAClosedWindow) {
+  for (const bool answers : {false, true}) {
+    Trace::Setup setup;
+    setup.options.user_timeout = 10_s;
+    Trace t = Trace::Established(setup);
+    t.In(".  1:1(0) ack 1 win 0").Send(100).OutNothing();
+    for (int i = 0; i < 5; ++i) {  // The fifth after 6.2 s.
+      t.ExpectOneWithin(4_s);
+      if (answers) t.In(".  1:1(0) ack 1 win 0");
+    }
+    t.ExpectQuietUntil(9'999_ms).Expect(State::kEstablished);
+    t.ExpectQuietUntil(10_s).Expect(State::kClosed);
+    EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
+  }
+}
+
+// The time of what waited begins anew: it is under way now.
+TEST(TimeoutTrace, UserTimeoutBeginsWhenTheWindowOpens) {
+  Trace::Setup setup;
+  setup.options.user_timeout = 10_s;
+  Trace t = Trace::Established(setup);
+  t.In(".  1:1(0) ack 1 win 0").Send(100).OutNothing();
+  for (int i = 0; i < 5; ++i) t.ExpectOneWithin(4_s);
+  t.At(9_s).In(".  1:1(0) ack 1").Out("P. 1:101(100) ack 1");
+  for (int i = 0; i < 5; ++i) t.ExpectOneWithin(4_s);  // Sent again.
+  t.ExpectQuietUntil(18'999_ms).Expect(State::kEstablished);
+  t.ExpectQuietUntil(19_s).Expect(State::kClosed);
+}
+
 // -- NewReno, RFC 5681 3.2 and RFC 6582
 // ----------------------------------------
 

@@ -364,5 +364,24 @@ TEST(StatsTrace, TheSynsTimeoutsCountToo) {
   EXPECT_EQ(Of(t).rto_time, 100_ms);
 }
 
+// tcpi_probes is icsk_probes_out: unanswered ones. tcp_ack() of Linux sets it
+// to 0; the header says "without an answer".
+TEST(StatsTrace, AnsweredProbesAreNotCounted) {
+  Trace t = Trace::Established();
+  t.In(".  1:1(0) ack 1 win 0").Send(100).OutNothing();
+  for (int i = 0; i < 5; ++i) {
+    t.ExpectOneWithin(100_s).In(".  1:1(0) ack 1 win 0");
+  }
+  EXPECT_EQ(t.connection().stats().probes, 0u);
+}
+
+// Linux counts window probes in tcpi_probes, not in tcpi_retransmits.
+TEST(StatsTrace, ProbesAreNoRetransmissions) {
+  Trace t = Trace::Established();
+  t.In(".  1:1(0) ack 1 win 0").Send(100).OutNothing();
+  for (int i = 0; i < 3; ++i) t.ExpectOneWithin(100_s);
+  EXPECT_EQ(t.connection().stats().retries, 0u);
+}
+
 }  // namespace
 }  // namespace devwire
