@@ -119,9 +119,11 @@ void ReadyFd::OnError() {
   if (is_over_) return;
   is_over_ = true;
   SetWritable(true);
-  // An error without a shelf: nothing is to stay in `ours_`.
-  if (!has_errors_) RaiseError();
+  // Who sees the error sees the rest as well: it comes last.
+  const bool is_new = !has_errors_;
+  if (is_new) LeaveUnread();
   OnHangUp();
+  if (is_new) Disconnect();
 }
 
 void ReadyFd::ForgetError() {
@@ -168,25 +170,38 @@ int ReadyFd::OpenErrors() {
 }
 
 void ReadyFd::RaiseError() {
-  has_errors_ = true;
-  const auto connect = [&](Address to) {
-    real().connect(ours_, AsAddress(&to.name), to.size);
-  };
+  LeaveUnread();
+  Disconnect();
+}
+
+void ReadyFd::Connect(Address to) {
+  real().connect(ours_, AsAddress(&to.name), to.size);
+}
+
+ReadyFd::Address ReadyFd::Nobody() {
   Address none = {};
   none.name.sun_family = AF_UNSPEC;
   none.size = sizeof(sa_family_t);
-  // Bytes that nobody read are what makes a disconnect an error.
+  return none;
+}
+
+// Bytes that nobody read are what makes a disconnect an error.
+void ReadyFd::LeaveUnread() {
+  has_errors_ = true;
   const char byte = 0;
   if (!is_hung_up_) {
     real().send(application_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   } else if (shelf_ >= 0) {  // The application's end sends no more.
-    connect(none);
+    Connect(Nobody());
     real().sendto(shelf_, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL,
                   AsAddress(&our_address_.name), our_address_.size);
-    connect(application_address_);
+    Connect(application_address_);
   }
-  connect(none);
-  if (shelf_ >= 0) connect(application_address_);
+}
+
+void ReadyFd::Disconnect() {
+  Connect(Nobody());
+  if (shelf_ >= 0) Connect(application_address_);
 }
 
 void ReadyFd::LowerError() {

@@ -62,6 +62,10 @@ class ReadyFd {
 
   int OpenErrors();
   void RaiseError();
+  void LeaveUnread();
+  void Disconnect();
+  void Connect(Address to);
+  static Address Nobody();
   void LowerError();
   void SendFiller();
   // Takes in one datagram of `fd`; false: there is none.

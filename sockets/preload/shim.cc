@@ -84,21 +84,13 @@ Shim::Shim(ShimConfig config)
                       devmem_.Unbind(id);
                     }}) {
   g_shim = this;
-  // The child's copy of what they guard must be whole.
-  pthread_atfork(
-      [] {
-        g_shim->mutex.lock();
-        g_shim->table.LockForFork();
-      },
-      [] {
-        g_shim->table.UnlockAfterFork();
-        g_shim->mutex.unlock();
-      },
-      [] {
-        g_shim->table.UnlockAfterFork();
-        g_shim->mutex.unlock();
-        g_shim->AfterForkInChild();
-      });
+  // The child's copy of what it guards must be whole.
+  pthread_atfork([] { g_shim->table.LockForFork(); },
+                 [] { g_shim->table.UnlockAfterFork(); },
+                 [] {
+                   g_shim->table.UnlockAfterFork();
+                   g_shim->AfterForkInChild();
+                 });
 }
 
 // A child of a process that has taken nothing is free to begin: daemon(3).
@@ -239,6 +231,10 @@ Stack* Shim::OpenStack() {
       absl::StrFormat("%s[%d] has opened %s, MAC %s, MTU %u", program_.invoked,
                       getpid(), stack_->address().ToString(),
                       MacToString(stack_->mac()), stack_->mtu()));
+  // The last to be registered is the first that fork(2) calls: `mutex` comes
+  // before the locks of the verbs library, as in every other call.
+  pthread_atfork([] { g_shim->mutex.lock(); }, [] { g_shim->mutex.unlock(); },
+                 [] { g_shim->mutex.unlock(); });
   progress_ = StartThread([this] { Run(); });
   progress_.detach();
   return stack_.get();

@@ -15,6 +15,7 @@ import os
 import pathlib
 import queue
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -59,7 +60,9 @@ def serve_case(s):
         s.recv(1)
     elif words[0] == "deaf":
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        time.sleep(5)
+        gone = select.poll()
+        gone.register(s, select.POLLRDHUP)
+        gone.poll(40000)
     elif words[0] == "late":
         time.sleep(0.5)
         s.sendall(b"too late")
@@ -85,9 +88,12 @@ def serve_case(s):
         s.sendall(b"de")
         s.recv(1)
     elif words[0] == "call":
-        with socket.create_connection((words[1], int(words[2]))) as other:
-            other.sendall(b"hi")
-            echo(other)
+        try:
+            with socket.create_connection((words[1], int(words[2]))) as other:
+                other.sendall(b"hi")
+                echo(other)
+        except ConnectionError:  # Its listener was closed.
+            pass
     else:
         echo(s)
 
@@ -126,6 +132,19 @@ def kernel_sockets():
         return [l for l in table if l.split()[1].startswith(own + ":")]
 
 
+def run_words(words, timeout, env=None):
+    """The finished program; one that hangs is killed, and says so."""
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            err += f"\nkilled after {timeout} s"
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
 class Shim:
 
     def __init__(self, folder, run, preload, softnic, address=OURS + "/24"):
@@ -141,9 +160,7 @@ class Shim:
         return [self.run_script, "--config", str(self.config), *words]
 
     def run(self, *words, timeout=120):
-        return subprocess.run(self.command(*words), env=self.env,
-                              capture_output=True, text=True, timeout=timeout,
-                              check=False)
+        return run_words(self.command(*words), timeout, self.env)
 
     def start(self, *words):
         return subprocess.Popen(self.command(*words), env=self.env,
@@ -154,10 +171,8 @@ class Shim:
 def compare_cases(shim, script, linux, own):
     """Lines of the cases on the kernel's sockets."""
     family = "IPv6" if ":" in own else "IPv4"
-    native = subprocess.run(
-        [sys.executable, script, linux, linux, str(PORT)],
-        capture_output=True, text=True, timeout=240, check=False)
-    ours = shim.run(sys.executable, script, own, linux, str(PORT), timeout=240)
+    native = run_words([sys.executable, script, linux, linux, str(PORT)], 90)
+    ours = shim.run(sys.executable, script, own, linux, str(PORT), timeout=90)
     report(native.returncode == 0 and native.stdout.count("\n") > 900,
            f"the cases run on the kernel's sockets, {family}",
            native.stdout[-300:] + native.stderr[-1000:])

@@ -9,8 +9,9 @@ import tempfile
 import threading
 import time
 
-from harness import (BAD_POINTER, NOT_OURS, c, case, events, listener, outcome,
-                     peer, receive_all, tcp, timeval, wait_for, wait_readable)
+from harness import (BAD_POINTER, NOT_OURS, c, case, events, fill, listener,
+                     outcome, peer, receive_all, tcp, timeval, wait_for,
+                     wait_readable)
 
 DONTWAIT, WAITALL, PEEK, TRUNC, MORE, OOB, NOSIGNAL = (
     socket.MSG_DONTWAIT, socket.MSG_WAITALL, socket.MSG_PEEK, socket.MSG_TRUNC,
@@ -23,19 +24,6 @@ def echoed(data, what="echo"):
     s.sendall(data)
     wait_readable(s, len(data))
     return s
-
-
-def fill(s):
-    """Until nothing more goes in, for a while."""
-    s.setblocking(False)
-    while select.select([], [s], [], 0.3)[1]:
-        try:
-            s.send(bytes(1 << 16))
-        except BlockingIOError:
-            pass
-    while outcome(s.send, b"x") == 1:
-        pass
-    s.setblocking(True)
 
 
 @case("write", "read", "send", "recv", "sendto", "recvfrom")

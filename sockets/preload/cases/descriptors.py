@@ -9,8 +9,8 @@ import socket
 import struct
 import termios
 
-from harness import (OWN, PEER, PORT, BAD_POINTER, c, call_back, case, events,
-                     listener, outcome, peer, receive_all, wait_readable, tcp)
+from harness import (BAD_POINTER, OWN, PEER, PORT, c, call_back, case, events,
+                     listener, outcome, peer, receive_all, tcp, wait_readable)
 
 EXCLUSIVE = 1 << 28  # EPOLLEXCLUSIVE
 IN, OUT, ET, ONESHOT = (select.EPOLLIN, select.EPOLLOUT, select.EPOLLET,

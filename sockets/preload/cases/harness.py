@@ -137,6 +137,19 @@ def wait_readable(s, size):
     return readable_bytes(s)
 
 
+def fill(s):
+    """Until nothing more goes in, for a while."""
+    s.setblocking(False)
+    while select.select([], [s], [], 0.3)[1]:
+        try:
+            s.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+    while outcome(s.send, b"x") == 1:
+        pass
+    s.setblocking(True)
+
+
 def receive_all(s, size):
     data = b""
     while len(data) < size:

@@ -5,8 +5,8 @@ import select
 import socket
 import struct
 
-from harness import (BAD_POINTER, PEER, PORT, c, call_back, case, events, ipv4_case,
-                     listener, outcome, peer, receive_all, timeval, tcp)
+from harness import (BAD_POINTER, PEER, PORT, c, call_back, case, ipv4_case,
+                     listener, outcome, peer, receive_all, tcp, timeval)
 
 SOL, TCP, IP, V6 = (socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP,
                     socket.IPPROTO_IPV6)

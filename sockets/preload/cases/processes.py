@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 from harness import (PEER, PORT, c, case, listener, call_back, outcome, peer,
                      receive_all, tcp)
@@ -42,6 +43,25 @@ def programs():
     yield os.system("exit 3") >> 8, os.popen("echo shell").read()
     yield outcome(os.posix_spawn, "/nonesuch", ["x"], os.environ)
     yield goes_on(s, b"still here")
+
+
+@case("fork")
+def forks_under_load():
+    s = peer("echo")
+    data = os.urandom(1 << 20)
+    reader = threading.Thread(target=lambda: got.append(receive_all(s,
+                                                                    len(data))))
+    got = []
+    reader.start()
+    codes = []
+    for start in range(0, len(data), 1 << 16):
+        s.sendall(data[start:start + (1 << 16)])
+        pid = os.fork()
+        if pid == 0:
+            os._exit(5)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    reader.join()
+    yield got[0] == data, set(codes)
 
 
 @case("execve", "fcntl")
