@@ -120,23 +120,23 @@ std::shared_ptr<NetlinkSockets::Socket> NetlinkSockets::Find(int fd) {
 
 bool NetlinkSockets::Has(int fd) { return Find(fd) != nullptr; }
 
+std::optional<uint16_t> NetlinkSockets::FamilyOfKernel() {
+  const int fd =
+      real().socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
+  if (fd < 0) return std::nullopt;
+  const std::vector<std::byte> request = MakeFamilyRequest(1);
+  std::vector<std::byte> answer(kMostBytes);
+  // The kernel answers before send(2) returns.
+  ssize_t got = real().send(fd, request.data(), request.size(), 0);
+  if (got > 0)
+    got = real().recv(fd, answer.data(), answer.size(), MSG_DONTWAIT);
+  real().close(fd);
+  answer.resize(got > 0 ? static_cast<size_t>(got) : 0);
+  return FamilyIn(answer);
+}
+
 bool NetlinkSockets::IsInKernel() {
-  std::call_once(asked_, [&] {
-    const int fd = real().socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC,
-                                 /*NETLINK_GENERIC*/ 16);
-    if (fd < 0) return;
-    const std::vector<std::byte> request = MakeFamilyRequest(1);
-    std::vector<std::byte> answer(kMostBytes);
-    // The kernel answers before send(2) returns.
-    if (real().send(fd, request.data(), request.size(), 0) > 0) {
-      const ssize_t got =
-          real().recv(fd, answer.data(), answer.size(), MSG_DONTWAIT);
-      if (got > 0) {
-        kernel_family_ = FamilyIn({answer.data(), static_cast<size_t>(got)});
-      }
-    }
-    real().close(fd);
-  });
+  std::call_once(asked_, [&] { kernel_family_ = binder_.find_family(); });
   return kernel_family_.has_value();
 }
 

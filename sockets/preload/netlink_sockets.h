@@ -43,8 +43,11 @@ class NetlinkSockets {
     std::function<std::optional<int64_t>(const BindRequest&, bool is_receive)>
         bind;
     std::function<void(uint32_t id)> unbind;
+    // The kernel's id of the family; empty: it has none, being old.
+    std::function<std::optional<uint16_t>()> find_family = FamilyOfKernel;
   };
   explicit NetlinkSockets(Binder binder) : binder_(std::move(binder)) {}
+  static std::optional<uint16_t> FamilyOfKernel();
 
   // `fd` is a new socket of generic netlink.
   void Add(int fd);
