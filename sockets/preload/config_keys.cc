@@ -300,6 +300,11 @@ constexpr RuleKey kRuleKeys[] = {
        rule->take = value.value_exact<bool>().value_or(false);
        return value.is_boolean();
      }},
+    {"device_memory", "true or false",
+     [](const Node& value, TakeRule* rule) {
+       rule->device_memory = value.value_exact<bool>().value_or(false);
+       return value.is_boolean();
+     }},
 };
 
 absl::Status TakeRuleKey(size_t index, std::string_view name, const Node& value,

@@ -384,6 +384,23 @@ take = false
   }
 }
 
+TEST(TakeRules, DeviceMemoryUnlessARuleSaysNo) {
+  const TakeRules rules = RulesOf(R"(
+[[take.rule]]
+port = 22
+device_memory = false
+[[take.rule]]
+port = 23
+)");
+  for (const int port : {22, 23, 24}) {
+    const TakeDecision decision =
+        Decide(rules, {}, Direction::kConnect,
+               {IpAddress::V4(10, 0, 0, 1), Port{static_cast<uint16_t>(port)}});
+    EXPECT_TRUE(decision.take) << port;
+    EXPECT_EQ(decision.device_memory, port != 22) << port;
+  }
+}
+
 TEST(TakeRules, WhatIsWrongIsNamed) {
   const struct {
     std::string rule;
@@ -397,6 +414,8 @@ TEST(TakeRules, WhatIsWrongIsNamed) {
       {"port = \"9-65536\"", "take.rule 1: port: accepted is a port, or"},
       {"port = \"http\"", "take.rule 1: port: accepted is a port, or"},
       {"take = 1", "take.rule 1: take: accepted is true or false"},
+      {"device_memory = 1",
+       "take.rule 1: device_memory: accepted is true or false"},
       {"colour = 1", "take.rule 1: unknown key colour: there are program, "},
   };
   for (const auto& row : rows) {

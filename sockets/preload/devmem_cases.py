@@ -4,7 +4,8 @@
   devmem_cases.py kernel LOCAL PEER PORT   those that need no device memory
   devmem_cases.py devwire LOCAL PEER PORT  all of them
 
-The peer listens at PEER:PORT and does what a line tells it (devmem_test.py).
+The peer listens at PEER:PORT and does what a line tells it (devmem_test.py); it
+does so, too, at the next port, whose connections a rule keeps in host memory.
 Prints lines "ok: CASE" and "not ok: CASE: what differs". What the running
 kernel does not know, being older, is "skip: CASE: why".
 """
@@ -64,8 +65,8 @@ def set_option(s, option, data, size):
     return result if result >= 0 else name(ctypes.get_errno())
 
 
-def connect(command="sink"):
-    s = socket.create_connection((PEER, PORT))
+def connect(command="sink", port=PORT):
+    s = socket.create_connection((PEER, port))
     s.sendall(command.encode() + b"\n")
     return s
 
@@ -552,11 +553,22 @@ def which_streams():
         s = connect("send 100")
         expect(len(bound.receive(s)[1]), 1, "the older again")
         del caller
+        s = connect("send 100", PORT + 1)
+        expect(s.recv(100, socket.MSG_WAITALL), pattern(0, 100), "by a rule")
     s = connect("send 100")
     expect(s.recv(100, socket.MSG_WAITALL), pattern(0, 100), "unbound")
     # What is open goes on.
     accepted.sendall(b"x")
     del listener
+
+
+def bound_to_an_interface():
+    with Bound() as bound:  # To lo, which so stands for the device.
+        s = socket.socket()
+        s.setsockopt(SOL, socket.SO_BINDTODEVICE, b"lo\0")
+        s.connect((PEER, PORT))
+        s.sendall(b"send 100\n")
+        expect(len(bound.receive_all(s, 100)[1]), 1, "in device memory")
 
 
 def send_spans(s, spans, number):
@@ -640,7 +652,7 @@ def main():
         cases += [netlink_answers, what_cannot_be_bound,
                   a_binding_ends_with_its_socket, without_the_flag,
                   short_control_buffers, waiting, peeking_and_discarding,
-                  frags_run_out, which_streams, send_from_device_memory,
+                  frags_run_out, which_streams, bound_to_an_interface, send_from_device_memory,
                   a_full_send_queue]
     else:
         s = connect()

@@ -67,8 +67,8 @@ def serve_case(s):
             s.recv(1)
 
 
-def serve_cases(address):
-    listener = socket.create_server((address, PORT), backlog=64)
+def serve_cases(address, port=PORT):
+    listener = socket.create_server((address, port), backlog=64)
 
     def serve(s):
         try:
@@ -86,6 +86,9 @@ def serve_cases(address):
 
 def run_cases(shim, script):
     serve_cases(LINUX)
+    serve_cases(LINUX, PORT + 1)
+    shim.env["DEVWIRE_TAKE_RULE"] = (
+        f"[{{port = {PORT + 1}, device_memory = false}}]")
     serve_cases("127.0.0.1")
     kernel = subprocess.run(
         [sys.executable, script, "kernel", "127.0.0.1", "127.0.0.1",
@@ -272,6 +275,13 @@ def bind_header(shim, check):
                                       "Operation not permitted",
                                       "No such file or directory"),
            "the C header asks the kernel", result.stdout + result.stderr)
+    config = shim.folder / "down.toml"
+    config.write_text(shim.config.read_text().replace('"sn0"', '"sn9"'))
+    down = subprocess.run([shim.run_script, "--config", str(config), check],
+                          capture_output=True, text=True, timeout=60,
+                          env=shim.env, check=False)
+    report("64 queues: Network is down\n" in down.stdout,
+           "the stack cannot open: binds say so", down.stdout + down.stderr)
     # Another interface than the shim's is the kernel's.
     config = shim.folder / "other.toml"
     config.write_text(shim.config.read_text().replace(

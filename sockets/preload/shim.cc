@@ -203,6 +203,15 @@ std::optional<int64_t> Shim::BindDmabuf(const BindRequest& request,
                     : devmem_.BindSend(*stack, request.fd);
 }
 
+std::shared_ptr<const DevmemBinding> Shim::BindingFor(
+    Direction direction, const Endpoint& endpoint) const {
+  auto binding = devmem_.receive();
+  if (binding == nullptr) return nullptr;
+  return Decide(config_.take, program_, direction, endpoint).device_memory
+             ? binding
+             : nullptr;
+}
+
 bool Shim::IsOurInterface(const std::string& name) {
   const std::lock_guard lock(mutex);
   return name == config_.interface || bound_interfaces_.contains(name);

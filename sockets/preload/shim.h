@@ -84,6 +84,10 @@ class Shim {
   // -- devmem TCP ------------------------------------------------------------
   // With mutex held.
   DevmemBindings& devmem() { return devmem_; }
+  // What a socket receives into that is now connected to `endpoint`, or listens
+  // on it. Null: host memory. With mutex held.
+  std::shared_ptr<const DevmemBinding> BindingFor(
+      Direction direction, const Endpoint& endpoint) const;
   NetlinkSockets& netlink() { return netlink_; }
   // `fd` is a socket of generic netlink; in a forked child all are the
   // kernel's.

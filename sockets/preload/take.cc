@@ -76,7 +76,7 @@ int64_t TakeConnection(Shim& shim, int fd,
     ConnectOptions options;
     options.knobs = KnobsOf(set, shim.option_defaults());
     if (const auto bound = kernel->bound()) options.local_port = bound->port;
-    const auto binding = shim.devmem().receive();
+    const auto binding = shim.BindingFor(Direction::kConnect, remote);
     if (binding != nullptr) options.memory = binding->pool;
     auto stream = stack->StartConnect(remote, options);
     if (!stream.ok()) return ErrnoOfConnect(stream.status(), remote);
@@ -126,7 +126,7 @@ int64_t TakeListener(Shim& shim, int fd,
   options.backlog = static_cast<uint32_t>(
       backlog < 0 ? kMost : std::clamp(backlog, 1, kMost));
   options.knobs = KnobsOf(set, shim.option_defaults());
-  auto binding = shim.devmem().receive();
+  auto binding = shim.BindingFor(Direction::kListen, local);
   if (binding != nullptr) options.memory = binding->pool;
   auto listener = stack->Listen(local, options);
   if (!listener.ok()) return -ErrnoOf(listener.status());

@@ -53,7 +53,8 @@ TakeDecision Decide(const TakeRules& rules, const ProgramNames& program,
                     Direction direction, const Endpoint& endpoint) {
   for (size_t i = 0; i < rules.rules.size(); ++i) {
     if (Fits(rules.rules[i], program, direction, endpoint)) {
-      return {rules.rules[i].take, absl::StrCat("take.rule ", i + 1)};
+      return {rules.rules[i].take, absl::StrCat("take.rule ", i + 1),
+              rules.rules[i].device_memory};
     }
   }
   if (direction == Direction::kListen) return {rules.listen, "take.listen"};

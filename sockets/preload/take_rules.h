@@ -8,6 +8,7 @@
 //   address = "10.0.0.7/32"      # connect: the peer's; listen: the local one
 //   port = "6000-6999"
 //   take = false
+//   device_memory = false        # taken, but into host memory
 #ifndef SOCKETS_PRELOAD_TAKE_RULES_H_
 #define SOCKETS_PRELOAD_TAKE_RULES_H_
 
@@ -41,6 +42,7 @@ struct TakeRule {
   uint16_t first_port = 0;
   uint16_t last_port = 65535;
   bool take = true;
+  bool device_memory = true;  // if the program has bound some
 };
 
 struct TakeRules {
@@ -52,6 +54,7 @@ struct TakeRules {
 struct TakeDecision {
   bool take = false;
   std::string why;  // "take.rule 2", "take.listen"
+  bool device_memory = true;
 };
 
 // The names of a program that a rule may know it by.
