@@ -340,6 +340,49 @@ def forks(shim):
            "and it is told so", result.stderr[-500:])
 
 
+def nothing_leaks(shim):
+    """Connections that come and go, by the thousand and from several threads:
+    no descriptor is left, nor one that the kernel counts."""
+    script = (
+        "import os, socket, struct, sys, threading\n"
+        f"PEER = ('{LINUX}', {PORT})\n"
+        "reset = struct.pack('ii', 1, 0)\n"
+        "def once(i):\n"
+        "    s = socket.socket()\n"
+        "    s.setsockopt(6, 1, 1)\n"
+        "    if i % 3 == 0: s.setsockopt(1, 8, 65536)\n"
+        "    s.connect(PEER)\n"
+        "    s.sendall(b'echo\\nx')\n"
+        "    assert s.recv(1) == b'x'\n"
+        "    if i % 2: s.setsockopt(1, socket.SO_LINGER, reset)\n"
+        "    copy = s.dup() if i % 5 == 0 else None\n"
+        "    s.close()\n"
+        "    if copy: copy.close()\n"
+        "def many(n):\n"
+        "    for i in range(n): once(i)\n"
+        "many(10)\n"
+        "count = lambda: len(os.listdir('/proc/self/fd'))\n"
+        "before = count()\n"
+        "threads = [threading.Thread(target=many, args=[250])"
+        " for _ in range(4)]\n"
+        "for t in threads: t.start()\n"
+        "for t in threads: t.join()\n"
+        "refused = socket.socket()\n"
+        "for _ in range(100):\n"
+        "    try: refused.connect((PEER[0], PEER[1] + 1))\n"
+        "    except ConnectionRefusedError: pass\n"
+        "refused.close()\n"
+        "for _ in range(100):\n"
+        f"    a = socket.create_server(('{OURS}', 0))\n"
+        "    a.shutdown(socket.SHUT_RD); a.listen(); a.close()\n"
+        "print(before, count())\n")
+    result = shim.run(sys.executable, "-c", script)
+    numbers = result.stdout.split()
+    report(len(numbers) == 2 and numbers[0] == numbers[1],
+           "a thousand connections leave no descriptor behind",
+           result.stdout + result.stderr[-1000:])
+
+
 def exit_sends_all(shim, folder):
     received = []
     listener = socket.create_server((LINUX, 7100))
@@ -417,6 +460,7 @@ def main():
         http_client(shim, folder)
         what_is_not_taken(shim)
         forks(shim)
+        nothing_leaks(shim)
         exit_sends_all(shim, folder)
         refusals(shim, folder)
     return 1 if failures else 0
