@@ -311,7 +311,6 @@ void TakenSocket::Close(std::optional<Duration> linger) {
   }
   inbox_.reset();
   devmem_.reset();
-  is_devmem_ = false;
   stream_.reset();
   next_.reset();
   listener_.reset();
