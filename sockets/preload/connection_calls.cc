@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include "sockets/preload/call.h"
+#include "sockets/preload/option_effects.h"
 #include "sockets/preload/sockaddr.h"
 #include "sockets/preload/take.h"
 #include "sockets/preload/user_memory.h"
@@ -153,6 +154,8 @@ int listen(int fd, int backlog) {
     shim->account().Passed(fd, "bound to an address of the kernel's");
   } else if (IsOfADevice(*shim, *kernel)) {
     shim->account().Passed(fd, "bound to a device of the kernel's");
+  } else if (HasLacking(kernel->options())) {
+    shim->account().Passed(fd, "an option was set that Devwire lacks");
   } else if (IsAny(name.ip) && !AnyIsOurs(*shim, *kernel)) {
     shim->account().Passed(fd, "of another family than the device's address");
   } else if (shim->Takes(fd, Direction::kListen, name)) {
@@ -183,6 +186,8 @@ int connect(int fd, const sockaddr* address, socklen_t size) {
     why = "bound to an address of the kernel's";
   } else if (IsOfADevice(*shim, *kernel)) {
     why = "bound to a device of the kernel's";
+  } else if (HasLacking(kernel->options())) {
+    why = "an option was set that Devwire lacks";
   }
   if (why == nullptr && shim->Takes(fd, Direction::kConnect, *remote)) {
     return Answer(TakeConnection(*shim, fd, kernel, *remote));

@@ -20,17 +20,6 @@ namespace {
 // The longest that any option takes.
 constexpr socklen_t kMostOptionBytes = 4096;
 
-// Options that promise what Devwire does not do: better refused than ignored.
-bool IsRefused(int level, int name) {
-  if (level == SOL_SOCKET) {
-    return name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF;
-  }
-  if (level != IPPROTO_TCP) return false;
-  return name == TCP_MD5SIG || name == TCP_MD5SIG_EXT || name == TCP_REPAIR ||
-         name == TCP_ULP || name == TCP_FASTOPEN_CONNECT ||
-         name == TCP_ZEROCOPY_RECEIVE;
-}
-
 // Congestion control of Linux's names; those that Devwire has.
 bool HasCongestion(const std::string& name) {
   return name == "cubic" || name == "reno" || name == "dctcp";
@@ -38,7 +27,7 @@ bool HasCongestion(const std::string& name) {
 
 int64_t SetOption(Taken& taken, int fd, int level, int name, const void* value,
                   socklen_t size) {
-  if (IsRefused(level, name)) return -EOPNOTSUPP;
+  if (IsLacking(level, name)) return -EOPNOTSUPP;
   // Too late: it has a name. do_ipv6_setsockopt() of Linux.
   if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) return -EINVAL;
   if (static_cast<int>(size) < 0) return -EINVAL;

@@ -78,6 +78,24 @@ void ApplyBuffers(const SocketOptions& set, StreamKnobs* knobs) {
 
 }  // namespace
 
+bool IsLacking(int level, int name) {
+  if (level == SOL_SOCKET) {
+    return name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF;
+  }
+  if (level != IPPROTO_TCP) return false;
+  return name == TCP_MD5SIG || name == TCP_MD5SIG_EXT || name == TCP_REPAIR ||
+         name == TCP_ULP || name == TCP_FASTOPEN_CONNECT ||
+         name == TCP_ZEROCOPY_RECEIVE;
+}
+
+bool HasLacking(const SocketOptions& set) {
+  bool has = false;
+  set.ForEach([&](const SocketOptions::Option& o) {
+    has |= IsLacking(o.level, o.name);
+  });
+  return has;
+}
+
 StreamKnobs KnobsOf(const SocketOptions& set, const OptionDefaults& defaults) {
   StreamKnobs knobs = defaults.knobs;
   knobs.no_delay =

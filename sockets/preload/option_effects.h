@@ -11,6 +11,11 @@
 
 namespace devwire::preload {
 
+// Options that promise what Devwire does not do: better refused than ignored.
+// A socket that has one before connect or listen stays the kernel's.
+bool IsLacking(int level, int name);
+bool HasLacking(const SocketOptions& set);
+
 // What options that were not set begin with.
 struct OptionDefaults {
   StreamKnobs knobs;

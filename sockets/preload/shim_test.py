@@ -340,6 +340,32 @@ def forks(shim):
            "and it is told so", result.stderr[-500:])
 
 
+def options_that_we_lack(shim):
+    """Refused once a socket is taken; a socket that has one is not taken."""
+    script = (
+        "import os, socket\n"
+        f"PEER = ('{LINUX}', {PORT})\n"
+        "s = socket.create_connection(PEER)\n"
+        "for level, name in ((1, 26), (1, 50), (6, 14), (6, 19), (6, 30),"
+        " (6, 31), (6, 32), (6, 35)):\n"
+        "    try: s.setsockopt(level, name, 1); print('accepted')\n"
+        "    except OSError as e: print(os.strerror(e.errno))\n"
+        "k = socket.socket(); k.setsockopt(6, 30, 1)\n"
+        "k.connect(PEER); k.sendall(b'echo\\nx'); k.recv(1)\n"
+        "l = socket.socket()\n"
+        "l.setsockopt(6, 30, 1); l.listen(); l.shutdown(0)\n"
+        "print(s.getsockname()[0], k.getsockname()[0])\n")
+    result = run_words([shim.run_script, "--config", str(shim.config),
+                        "--explain", sys.executable, "-c", script], 60,
+                       shim.env)
+    lines = result.stdout.splitlines()
+    report(lines == ["Operation not supported"] * 8 + [f"{OURS} {LINUX}"],
+           "options that Devwire lacks are refused, or keep a socket the "
+           "kernel's", result.stdout + result.stderr[-1000:])
+    report(result.stderr.count("an option was set that Devwire lacks") == 2,
+           "and --explain says why", result.stderr[-1000:])
+
+
 def nothing_leaks(shim):
     """Connections that come and go, by the thousand and from several threads:
     no descriptor is left, nor one that the kernel counts."""
@@ -460,6 +486,7 @@ def main():
         http_client(shim, folder)
         what_is_not_taken(shim)
         forks(shim)
+        options_that_we_lack(shim)
         nothing_leaks(shim)
         exit_sends_all(shim, folder)
         refusals(shim, folder)
