@@ -203,3 +203,18 @@ def ipv6_only():
     yield outcome(s.setsockopt, V6, socket.IPV6_TCLASS, 16)
     yield outcome(s.getsockopt, V6, socket.IPV6_TCLASS)
     yield outcome(tcp().setsockopt, V6, socket.IPV6_TCLASS, 16)
+
+
+@case("TCP_MAXSEG")
+def in_force():
+    """What is set before the connection is what the connection has."""
+    s = tcp()
+    s.setsockopt(TCP, socket.TCP_MAXSEG, 1000)
+    s.connect((PEER, PORT))
+    yield s.getsockopt(TCP, socket.TCP_MAXSEG)
+    a = tcp()
+    a.setsockopt(TCP, socket.TCP_MAXSEG, 800)
+    a.listen()
+    accepted, _keep = call_back(a)
+    yield accepted.getsockopt(TCP, socket.TCP_MAXSEG)
+    yield peer("echo").getsockopt(TCP, socket.TCP_MAXSEG) > 1300
