@@ -226,6 +226,9 @@ int64_t TakenSocket::ConnectResult() {
   if (error == EINPROGRESS) return -EINPROGRESS;
   if (error == 0) {
     is_connected_ = true;
+    // Now, not at the poller's next turn: who has accepted it may ask at once.
+    const bool is_readable = BytesReadable() > 0 || PeerHasEnded();
+    OnReady(is_readable ? kWritable | kReadable : kWritable);
     return 0;
   }
   OnFailure(status);

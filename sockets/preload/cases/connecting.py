@@ -314,7 +314,10 @@ def accepting():
     calls = [peer(f"call {own} {port}") for _ in range(2)]
     yield events(s, 20000, select.POLLIN)
     s.setblocking(True)
-    accepted = [s.accept() for _ in calls]
+    accepted = []
+    for _ in calls:
+        accepted.append(s.accept())
+        yield "OUT" in events(accepted[-1][0])  # At once.
     yield events(s)
     for a, address in accepted:
         yield address[0] == PEER, a.getpeername() == address
