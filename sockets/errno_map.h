@@ -16,24 +16,13 @@
 #ifndef SOCKETS_ERRNO_MAP_H_
 #define SOCKETS_ERRNO_MAP_H_
 
-#include <string_view>
-
-#include "absl/status/status.h"
+#include "base/errno_status.h"  // ErrnoStatus, ErrnoOf(status)
 #include "transport/tcp/error.h"
 
 namespace devwire {
 
-// A status with this errno attached; its code follows from the errno.
-absl::Status ErrnoStatus(int error, std::string_view message);
-
-// The errno attached to `status`, else one that fits its code; 0 for OK.
-int ErrnoOf(const absl::Status& status);
-
 // How a connection that ended with `error` is reported to POSIX callers.
 int ErrnoOf(TcpError error);
-
-// "ECONNRESET": for messages.
-std::string_view ErrnoName(int error);
 
 }  // namespace devwire
 

@@ -7,9 +7,11 @@ Linux is the peer; every way a process can end, with connections that it made
 and that it accepted, busy ones and idle ones.
 """
 
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -64,6 +66,7 @@ class Peer:
 def start(shim, end):
     """The victim, ready, and its peers."""
     with socket.create_server((LINUX, PORT)) as listener:
+        listener.settimeout(20)
         victim = subprocess.Popen(
             shim.command(sys.executable, "-c", VICTIM, end), env=shim.env,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -143,6 +146,20 @@ def the_program_does_not_see_it(shim):
            result.stderr[-300:])
 
 
+def a_device_that_its_last_owner_still_holds(shim):
+    """A process that dies gives its TAP back late: who comes next waits."""
+    IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, TUNSETIFF = 2, 0x1000, 0x4000, 0x400454ca
+    owner = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(owner, TUNSETIFF, struct.pack(
+        "16sH22x", b"t0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+    threading.Timer(0.5, os.close, [owner]).start()
+    result = shim.run(
+        sys.executable, "-c",
+        f"import socket; socket.create_server(('{OURS}', 80))")
+    report(result.returncode == 0, "a device that is still held: it waits",
+           result.stderr[-300:])
+
+
 def without(shim):
     script = f"import socket; socket.create_server(('{OURS}', 80))"
     shim.env["DEVWIRE_GUARDIAN"] = "/nonesuch"
@@ -161,6 +178,7 @@ def test(shim, _):
     execs(shim)
     who_ends_well_has_nothing_to_reset(shim)
     the_program_does_not_see_it(shim)
+    a_device_that_its_last_owner_still_holds(shim)
     without(shim)
 
 

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/errno_status.h"
 #include "memreg/verbs_library.h"
 #include "transport/verbs/raw_qp.h"
 
@@ -127,9 +128,11 @@ class DeviceList {
 };
 
 absl::Status CannotOpen(const std::string& name, int error) {
-  return absl::UnavailableError(absl::StrFormat(
-      "cannot open verbs device %s: %s. See the rights of /dev/infiniband",
-      name, VerbsErrorText(error)));
+  return WithErrno(
+      error,
+      absl::UnavailableError(absl::StrFormat(
+          "cannot open verbs device %s: %s. See the rights of /dev/infiniband",
+          name, VerbsErrorText(error))));
 }
 
 absl::StatusOr<UniqueContext> OpenNamed(const DeviceList& list,
