@@ -165,7 +165,7 @@ DropReason Connection::TakeOutOfOrder(const Text& text) {
 // The window promised more than the slots can hold: dropped unacknowledged.
 DropReason Connection::RefuseForSlots(Text text) {
   counts_.dropped_for_slots_bytes += text.bytes;
-  window_.Measure(text.bytes / text.count);  // So the promise gets smaller.
+  window_.OnRefused(text.bytes / text.count);
   text.DiscardAll(sink_);
   ack_is_due_ = true;
   return DropReason::kOutOfSlots;

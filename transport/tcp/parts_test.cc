@@ -315,8 +315,6 @@ TEST_F(ReassemblyModel, RandomTexts) {
 // -- ReceiveWindow
 // ------------------------------------------------------------------
 
-// Whatever happens, the true edge never moves left, and what is offered beyond
-// the budget is bounded.
 // Bytes that come one by one are rounded up until an eighth of the budget was
 // given away; from then on what is told falls short of the edge, which stays.
 TEST(ReceiveWindow, TheEdgeStaysWhereRoundingUpEnds) {
@@ -342,6 +340,53 @@ TEST(ReceiveWindow, TheEdgeStaysWhereRoundingUpEnds) {
   EXPECT_TRUE(fell_short);
 }
 
+// A peer behind a path that became narrow fills the slots long before the
+// window. It is offered less, reaches the end of what it was promised, and
+// loses no more; when its segments grow again, so does the window.
+TEST(ReceiveWindow, OffersLessToAPeerWhoseSegmentsFoundNoSlots) {
+  constexpr uint64_t kBudget = 6'000;
+  constexpr uint32_t kQuota = 3;
+  ReceiveWindow window(
+      {.limits = {.byte_budget = kBudget, .slot_quota = kQuota},
+       .slot_bytes = 8'960,
+       .mss = 8'960});
+  SeqNum rcv_nxt(1);
+  window.Start(rcv_nxt, 0);
+  (void)window.Advertise(rcv_nxt, false);
+  // Sends as much as it may, and the application returns all tokens.
+  const auto round = [&](uint32_t segment) {
+    uint32_t left = window.rcv_wnd(rcv_nxt);
+    uint32_t held = 0, refused = 0, slots = 0;
+    while (left > 0) {
+      const uint32_t bytes = std::min(segment, left);
+      left -= bytes;
+      if (refused > 0 || !window.HasRoomInOrder(1, 0)) {
+        window.OnRefused(bytes);
+        ++refused;
+        continue;
+      }
+      window.Hold(bytes, 1);
+      window.Measure(bytes);
+      rcv_nxt += bytes;
+      held += bytes;
+      ++slots;
+    }
+    window.OnRead(held);
+    window.Release(held, slots);
+    (void)window.Advertise(rcv_nxt, false);
+    EXPECT_GT(window.rcv_wnd(rcv_nxt), 0u);
+    return refused;
+  };
+  EXPECT_EQ(window.rcv_wnd(rcv_nxt), kBudget);
+  EXPECT_GT(round(581), 0u);
+  for (int i = 0; i < 5; ++i) (void)round(581);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(round(581), 0u) << i;
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(round(8'960), 0u) << i;
+  EXPECT_EQ(window.rcv_wnd(rcv_nxt), kBudget);
+}
+
+// Whatever happens, the true edge never moves left, and what is offered beyond
+// the budget is bounded.
 TEST(ReceiveWindow, RandomHistoryKeepsItsPromises) {
   for (uint64_t seed = 1; seed <= 500; ++seed) {
     SCOPED_TRACE(seed);

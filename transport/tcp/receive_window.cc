@@ -19,7 +19,8 @@ ReceiveWindow::ReceiveWindow(const Options& options)
     : limits_(options.limits),
       tuned_bytes_(options.tuned_bytes),
       slot_reserve_(options.slot_reserve),
-      full_segment_(std::min<uint32_t>(options.mss, options.slot_bytes)) {
+      largest_segment_(std::min<uint32_t>(options.mss, options.slot_bytes)),
+      full_segment_(largest_segment_) {
   CHECK_GT(options.limits.byte_budget, 0u);
   CHECK_GT(full_segment_, 0u);
   bytes_per_slot_x8_ = 8 * std::min(full_segment_, kFirstBytesPerSlot);
@@ -48,8 +49,8 @@ inline uint64_t ReceiveWindow::Allowed() const {
     if (unread_bytes_ >= tuned_bytes_) return 0;
     bytes = std::min(bytes, tuned_bytes_ - unread_bytes_);
   }
-  // A free slot is worth a full segment at least: whatever the peer's habits,
-  // one that reads gets on.
+  // A free slot is worth a full segment at least: so a peer whose segments were
+  // small gets on to larger ones.
   uint64_t slots = std::max<uint64_t>(
       uint64_t{limits_.slot_quota - held_slots_} * bytes_per_slot(),
       least_offer_);

@@ -6,7 +6,8 @@
 // this reader has use for (WindowTuner): what it has not read counts against
 // that. The right edge never moves left, so the measure can prove wrong; then
 // there are no slots for text inside the window, and the connection drops it
-// unacknowledged.
+// unacknowledged, and from then on what this peer puts into a slot counts as
+// its full segment, until it sends a larger one.
 //
 //   rcv_nxt                edge_            rcv_nxt + what the limits allow
 //     |---- RCV.WND --------|--- may be offered when worthwhile ---|
@@ -117,6 +118,12 @@ class ReceiveWindow {
   void Measure(uint32_t bytes) {
     bytes_per_slot_x8_ -= bytes_per_slot_x8_ >> 3;
     bytes_per_slot_x8_ += bytes;
+    if (bytes > full_segment_) SetFullSegment(bytes);
+  }
+  // Text within the window found no slot: too much was offered for this peer.
+  void OnRefused(uint32_t bytes_per_slot_of_it) {
+    Measure(bytes_per_slot_of_it);
+    SetFullSegment(std::max(bytes_per_slot(), bytes_per_slot_of_it));
   }
   uint32_t bytes_per_slot() const { return bytes_per_slot_x8_ >> 3; }
 
@@ -136,6 +143,10 @@ class ReceiveWindow {
   uint64_t Allowed() const;
   uint16_t AdvertiseAnew(SeqNum rcv_nxt, bool is_syn);
   void Precompute();
+  void SetFullSegment(uint32_t bytes) {
+    full_segment_ = std::min(bytes, largest_segment_);
+    Precompute();
+  }
 
   ReceiveLimits limits_;
   uint64_t tuned_bytes_;
@@ -145,7 +156,8 @@ class ReceiveWindow {
   uint32_t held_slots_ = 0;
   uint32_t bytes_per_slot_x8_;
   uint32_t slot_reserve_;
-  uint32_t full_segment_;          // The most text one slot gets.
+  uint32_t largest_segment_;       // The most text one slot gets.
+  uint32_t full_segment_;          // The most that this peer puts into one.
   uint32_t worthwhile_bytes_ = 0;  // The edge moves by this much or more.
   uint32_t least_offer_ = 0;       // What a free slot is worth at least.
   SeqNum edge_;
