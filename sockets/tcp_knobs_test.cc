@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "gtest/gtest.h"
+#include "transport/tcp/dctcp.h"
 
 namespace devwire {
 namespace {
@@ -36,6 +37,8 @@ const Row kRows[] = {
     {"initial_window_segments",
      [](TcpKnobs& k) { k.initial_window_segments = 3; },
      [](const EngineOptions& e) { return e.tcp.initial_window_segments == 3; }},
+    {"congestion", [](TcpKnobs& k) { k.congestion = "dctcp"; },
+     [](const EngineOptions& e) { return e.tcp.congestion == &NewDctcp; }},
     {"ecn", [](TcpKnobs& k) { k.ecn = EcnMode::kOn; },
      [](const EngineOptions& e) { return e.tcp.ecn == EcnMode::kOn; }},
     {"pacing", [](TcpKnobs& k) { k.pacing = false; },
@@ -69,6 +72,9 @@ const Row kRows[] = {
      [](const EngineOptions& e) { return e.tcp.fin_wait_2 == 7_s; }},
     {"max_orphans", [](TcpKnobs& k) { k.max_orphans = 7; },
      [](const EngineOptions& e) { return e.max_orphans == 7; }},
+    {"challenge_acks_per_second",
+     [](TcpKnobs& k) { k.challenge_acks_per_second = 7; },
+     [](const EngineOptions& e) { return e.challenge_acks_per_second == 7; }},
     {"challenge_ack_interval",
      [](TcpKnobs& k) { k.challenge_ack_interval = 7_s; },
      [](const EngineOptions& e) {

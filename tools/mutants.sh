@@ -13,7 +13,8 @@
 #   tools/mutants.sh --write          writes docs/mutants.md from the results
 #
 # The scratch copy and the results stay in the cache: what ran is not run again
-# unless its patch changes, or the rooms it was run against. Prints "PASS: mutant NAME ..." or "FAIL: mutant
+# unless its patch changes, or the rooms it was run against. Prints
+# "PASS: mutant NAME ..." or "FAIL: mutant
 # NAME ..." each. Exit status 1 when one failed.
 #
 # A patch's first line says what it breaks. "By: " names the one test that has to
@@ -134,14 +135,14 @@ prepare() {
 }
 
 # test_stage NAME LOG ARGS...: Bazel's exit status; 3 is "built, and a test
-# failed".
+# failed". Its server outlives this script, and must not keep the lock.
 test_stage() {
   local log="$2"
   shift 2
   (cd "$tree" && bazel test --disk_cache="$cache/disk" --notest_keep_going \
     --spawn_strategy=local --noshow_progress --test_output=errors \
     --test_env=GTEST_FAIL_FAST=1 --test_timeout=60,180,180,180 "$@") \
-    >"$log" 2>&1
+    >"$log" 2>&1 9>&-
 }
 
 # The first test that failed, or the one that was running.
