@@ -138,7 +138,8 @@ TEST(TcpInfoTest, FieldsAreTrue) {
   EXPECT_EQ(out.tcpi_notsent_bytes, 0u);
   EXPECT_EQ(out.tcpi_unacked, 0u);
   EXPECT_EQ(out.tcpi_snd_wscale, in.tcpi_rcv_wscale);
-  EXPECT_GE(out.tcpi_snd_cwnd, 10u);
+  EXPECT_GE(out.tcpi_snd_cwnd, 10u);  // Segments: one more for each, at most.
+  EXPECT_LE(out.tcpi_snd_cwnd, 10 + out.tcpi_data_segs_out);
   EXPECT_EQ(out.tcpi_snd_ssthresh, 0x7fffffffu);
   EXPECT_GE(out.tcpi_rto, 200'000u);
   EXPECT_GT(out.tcpi_rtt, 0u);
@@ -161,6 +162,41 @@ TEST(TcpInfoTest, FieldsAreTrue) {
   EXPECT_EQ(in.tcpi_segs_in, out.tcpi_segs_out);
   EXPECT_EQ(in.tcpi_data_segs_out, 0u);
   EXPECT_EQ(in.tcpi_busy_time, 0u);
+}
+
+TEST(TcpInfoTest, WhatIsSentAgainIsCounted) {
+  constexpr uint64_t kBytes = 3'000'000;
+  TwoStacks net({.nic = ",loss=0.02,seed=7"});
+  TwoStacks::Pair pair = net.Connect();
+  PatternSender sender(*pair.client, net.client(),
+                       {.bytes = kBytes, .offset = kSendFrom, .closes = false});
+  PatternReceiver receiver(*pair.server, net.server(), 0);
+  ASSERT_TRUE(net.Until([&] {
+    const bool done = sender.Step();
+    receiver.Step();
+    return done && receiver.bytes() == kBytes;
+  }));
+  const TcpInfo out = *pair.client->tcp_info();
+  EXPECT_GT(out.tcpi_total_retrans, 0u);
+  EXPECT_GT(out.tcpi_bytes_retrans, 0u);
+  EXPECT_LE(out.tcpi_bytes_retrans, out.tcpi_total_retrans * 1448u);
+  EXPECT_GE(out.tcpi_data_segs_out, kBytes / 1448 + out.tcpi_total_retrans);
+}
+
+TEST(TcpInfoTest, StatesHaveLinuxNumbers) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect();
+  const auto states = [&](int client, int server) {
+    return net.Until([&] {
+      return pair.client->tcp_info()->tcpi_state == client &&
+             pair.server->tcp_info()->tcpi_state == server;
+    });
+  };
+  EXPECT_TRUE(states(1, 1));  // ESTABLISHED
+  ASSERT_TRUE(pair.client->CloseSend().ok());
+  EXPECT_TRUE(states(5, 8));  // FIN-WAIT-2, CLOSE-WAIT
+  ASSERT_TRUE(pair.server->CloseSend().ok());
+  EXPECT_TRUE(states(6, 7));  // TIME-WAIT, CLOSED
 }
 
 // The engine keeps the limit of what is queued: its refusals count, as long as
@@ -281,6 +317,45 @@ TEST(Settings, StalledIsReported) {
   EXPECT_EQ(*pair.client->TakeReports(), kReportStalled);
   EXPECT_EQ(pair.client->tcp_info()->tcpi_retransmits, 3);
   EXPECT_EQ(pair.client->Info()->state, "ESTABLISHED");
+}
+
+TEST(Settings, ReportsWakeNobodyWhoDidNotAsk) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  std::unique_ptr<Poller> poller = net.client().stack->NewPoller().value();
+  ASSERT_TRUE(poller->Add(*pair.client, kReadable, Trigger::kLevel, 7).ok());
+  const std::array<std::byte, 5> text{};
+  ASSERT_EQ(*pair.client->SendHost(text), 5u);
+  const MonotonicClock clock;
+  const Instant start = clock.Now();
+  std::array<Poller::Ready, 1> ready;
+  while (pair.client->tcp_info()->tcpi_retransmits < 3) {
+    ASSERT_LT(clock.Now() - start, 10_s);
+    net.client().stack->Poll();  // The server is deaf.
+    ASSERT_EQ(poller->Wait(ready, Duration()).value(), 0u);
+  }
+  EXPECT_EQ(*pair.client->TakeReports(), kReportStalled);
+}
+
+// Who names no local address has the stack's, from the first SYN to the end.
+TEST(Settings, TheLocalAddressIsTheStacksAllAlong) {
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  const Endpoint local = pair.client->local();
+  const auto is_kept = [&] {
+    return pair.client->local() == local && pair.server->remote() == local;
+  };
+  EXPECT_EQ(local.ip, net.client().address);
+  EXPECT_TRUE(is_kept());
+  const std::array<std::byte, 5> text{};
+  ASSERT_EQ(*pair.client->SendHost(text), 5u);
+  std::array<std::byte, 5> got;
+  EXPECT_TRUE(net.Until([&] { return pair.server->Read(got)->bytes == 5; }));
+  EXPECT_TRUE(is_kept());
+  ASSERT_TRUE(pair.client->CloseSend().ok());
+  ASSERT_TRUE(pair.server->CloseSend().ok());
+  EXPECT_TRUE(net.Until([&] { return pair.client->Read(got)->end_of_stream; }));
+  EXPECT_TRUE(is_kept());
 }
 
 // -- buffers that follow their use --------------------------------------------

@@ -14,8 +14,8 @@
 #
 # The scratch copy and the results stay in the cache: what ran is not run again
 # unless its patch changes, or the rooms it was run against. Prints
-# "PASS: mutant NAME ..." or "FAIL: mutant
-# NAME ..." each. Exit status 1 when one failed.
+# "PASS: mutant NAME ..." or "FAIL: mutant NAME ..." each. Exit status 1 when one
+# failed.
 #
 # A patch's first line says what it breaks. "By: " names the one test that has to
 # notice it. "Survives: " begins the reason why nothing observable changes; then
