@@ -346,6 +346,23 @@ TEST(Neighbor, AdvertisementsInEachState) {
   EXPECT_EQ(table.NextDeadline(), Instant::Never()) << "nobody had asked";
 }
 
+// RFC 4861 7.2.3: who asks says where it is, and is to be found there, though
+// that was not confirmed yet. What it says again changes nothing.
+TEST(Neighbor, WhoAsksTellsOfItsMac) {
+  using State = NeighborTable::State;
+  NeighborTable table({});
+  EXPECT_TRUE(table.OnSolicitation(kV6, kMac, At(0_s)));
+  const uint32_t index = *table.Acquire(kV6, At(0_s));
+  EXPECT_EQ(table.entry(index).mac, kMac);
+  EXPECT_EQ(table.entry(index).state, State::kStale);
+  table.OnAdvertisement(kV6, kMac, true, true, At(1_s));
+  EXPECT_FALSE(table.OnSolicitation(kV6, kMac, At(2_s)));
+  EXPECT_EQ(table.entry(index).state, State::kReachable);
+  EXPECT_TRUE(table.OnSolicitation(kV6, kOtherMac, At(3_s)));
+  EXPECT_EQ(table.entry(index).mac, kOtherMac);
+  EXPECT_EQ(table.entry(index).state, State::kStale);
+}
+
 // RFC 4861 7.3.3: to the MAC it had, then to the group; and it is kept.
 TEST(Neighbor, Ipv6ProbesTheKnownMacThenAll) {
   NeighborTable table({});
