@@ -217,6 +217,9 @@ void HandPeer::Poll() {
       host_.control_pool().Free(frame.slot);
       continue;
     }
+    if (result == ParseResult::kIcmpv6) {
+      nd_frames_.emplace_back(frame.header, frame.header + frame.header_bytes);
+    }
     // A SYN-ACK that comes again says nothing new.
     const bool is_stale = is_connected_ && (parsed.tcp.flags & kSyn) != 0;
     if (result == ParseResult::kTcp && parsed.tuple.local.port == port_ &&

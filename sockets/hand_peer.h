@@ -83,6 +83,10 @@ class HandPeer {
   const std::vector<std::vector<std::byte>>& too_long() const {
     return too_long_;
   }
+  // Neighbour discovery's messages that came (IPv6), whole frames.
+  const std::vector<std::vector<std::byte>>& nd_frames() const {
+    return nd_frames_;
+  }
   // The router's word about one of them. RFC 1191 4, RFC 4443 3.2.
   void SendTooBig(const std::vector<std::byte>& dropped);
   SeqNum iss() const { return iss_; }
@@ -105,6 +109,7 @@ class HandPeer {
   std::vector<std::byte> last_frame_;
   std::vector<std::byte> text_;
   std::vector<std::vector<std::byte>> too_long_;
+  std::vector<std::vector<std::byte>> nd_frames_;
   uint64_t acked_ = 0;
   uint64_t segments_in_ = 0;
   uint32_t ticks_ = 1000;  // Our timestamp clock: one per segment.

@@ -99,7 +99,7 @@ stages_of() {
     transport/engine/*)
       echo //transport/engine/...
       echo //transport/sim:engine_sim_test
-      echo //sockets:on_the_wire_test
+      echo //sockets:on_the_wire_test //sockets:nd_wire_test
       echo //transport/sim:scenario_test //sockets/... ;;
     transport/wire/*)
       echo //transport/wire/...
