@@ -269,6 +269,15 @@ PayloadBytes Stack::Payload() const {
           .out = c.bytes_out.value()};
 }
 
+absl::StatusOr<uint64_t> Stack::Undelivered() {
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  uint64_t octets = 0;
+  const absl::Status called =
+      core_->Call([&] { octets = core_->engine->undelivered(); });
+  if (!called.ok()) return called;
+  return octets;
+}
+
 IpAddress Stack::address() const { return core_->options.address; }
 uint32_t Stack::mtu() const { return core_->options.mtu; }
 MacAddress Stack::mac() const {

@@ -134,6 +134,10 @@ class Stack {
   absl::StatusOr<StackCounters> Counters();
   // Zeros once the stack is closed. Neither allocates nor waits; any thread.
   PayloadBytes Payload() const;
+  // Bytes that were to be sent and no peer has acknowledged, of all streams,
+  // closed ones too; a FIN counts as one. 0: nothing is lost if the stack is
+  // closed now, and its peers have seen every end. O(connections).
+  absl::StatusOr<uint64_t> Undelivered();
   IpAddress address() const;
   MacAddress mac() const;
   uint32_t mtu() const;

@@ -166,6 +166,7 @@ absl::Status StackCore::SetUp() {
     }
   }
   engine->set_ready_sink(&poll_set);
+  engine->set_connection_observer(options.connection_observer);
   if (absl::Status status = AwaitHostRule(); !status.ok()) return status;
   if (options.mode != StackOptions::Mode::kCallerPolls) {
     thread_ = StartThread([this] { Run(); });

@@ -10,6 +10,7 @@
 #include "base/time.h"
 #include "sockets/tcp_knobs.h"
 #include "transport/address.h"
+#include "transport/engine/stream_types.h"
 
 namespace devwire {
 
@@ -75,6 +76,10 @@ struct StackOptions {
   Duration rule_wait = Duration::Nanoseconds(1'000'000'000);
 
   TcpKnobs tcp;
+
+  // Told of every connection; borrowed, until the stack is closed. It may not
+  // call the stack. Null: nobody.
+  ConnectionObserver* connection_observer = nullptr;
 };
 
 // How a region of device memory is used.

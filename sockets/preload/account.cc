@@ -55,26 +55,20 @@ void Account::MoveTo(MappedRecord record) {
   record->passed = first_->passed.load();
   mapped_.emplace(std::move(record));
   record_ = &**mapped_;
-  for (uint32_t i = (*mapped_)->connection_count; i > 0; --i) {
-    free_.push_back(i - 1);
-  }
 }
 
-std::optional<uint32_t> Account::StartConnection(const Endpoint& local,
-                                                 const Endpoint& remote) {
-  if (free_.empty()) return std::nullopt;
-  const uint32_t connection = free_.back();
-  free_.pop_back();
-  ProcessRecord::Connection& c = record().connections[connection];
+void Account::OnConnected(uint32_t index, const Endpoint& local,
+                          const Endpoint& remote) {
+  if (index >= record().connection_count) return;  // There was no memory.
+  ProcessRecord::Connection& c = record().connections[index];
   c.local = local;
   c.remote = remote;
   c.is_open.store(true, std::memory_order_release);
-  return connection;
 }
 
-void Account::EndConnection(uint32_t connection) {
-  record().connections[connection].is_open = false;
-  free_.push_back(connection);
+void Account::OnEnded(uint32_t index) {
+  if (index >= record().connection_count) return;
+  record().connections[index].is_open = false;
 }
 
 void Account::ForkedChild() {

@@ -11,14 +11,14 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "sockets/preload/log.h"
 #include "sockets/preload/process_record.h"
+#include "transport/engine/stream_types.h"
 
 namespace devwire::preload {
 
-class Account {
+class Account final : public ConnectionObserver {
  public:
   // Descriptors above are not followed.
   static constexpr int kMaxFds = 1 << 20;
@@ -34,12 +34,11 @@ class Account {
   // The process takes its first socket: from now on what is counted lies in
   // `record`.
   void MoveTo(MappedRecord record);
-  // A connection that is to be reset should the process die: its name for
-  // EndConnection(). Empty: nobody could, there is no record or no room in it.
-  // One thread at a time.
-  std::optional<uint32_t> StartConnection(const Endpoint& local,
-                                          const Endpoint& remote);
-  void EndConnection(uint32_t connection);
+  // The connections that are to be reset should the process die, from the
+  // engine: one thread at a time.
+  void OnConnected(uint32_t index, const Endpoint& local,
+                   const Endpoint& remote) override;
+  void OnEnded(uint32_t index) override;
   // A forked child that goes on by itself counts anew.
   void ForkedChild();
   ProcessRecord& record() const { return *record_.load(); }
@@ -56,7 +55,6 @@ class Account {
   // Until MoveTo().
   const std::unique_ptr<ProcessRecord> first_{new ProcessRecord()};
   std::optional<MappedRecord> mapped_;
-  std::vector<uint32_t> free_;  // Of its connections.
   std::atomic<ProcessRecord*> record_{first_.get()};
   // By descriptor: made, and not decided. Only when it is to be explained.
   std::unique_ptr<std::atomic<bool>[]> is_undecided_;

@@ -216,7 +216,6 @@ int accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
   if (result == 0) return static_cast<int>(made);
   if (const auto last = taken.shim->table.Remove(static_cast<int>(made))) {
     const std::lock_guard lock(taken.shim->mutex);
-    taken.shim->Unfollow(*last);
     last->Close(Duration());
   }
   real().close(static_cast<int>(made));

@@ -13,20 +13,10 @@
 namespace devwire::preload {
 namespace {
 
-std::optional<Duration> LingerOf(const KernelSocket& kernel) {
-  const SocketOptions set = kernel.options();
-  const auto* const option = set.Find(SOL_SOCKET, SO_LINGER);
-  linger l = {};
-  if (option == nullptr || option->value.size() < sizeof(l)) return {};
-  memcpy(&l, option->value.data(), sizeof(l));
-  if (l.l_onoff == 0) return std::nullopt;
-  return Duration::Nanoseconds(l.l_linger * int64_t{1'000'000'000});
-}
-
 // The last descriptor is gone. SO_LINGER: waits without the lock until the peer
 // has everything, or a signal comes, which is not told: tcp_close() of Linux.
 void EndSocket(Shim& shim, TakenSocket& socket) {
-  const std::optional<Duration> linger = LingerOf(*socket.kernel());
+  const std::optional<Duration> linger = socket.kernel()->options().Linger();
   if (linger && *linger > Duration() && !socket.is_listener()) {
     constexpr Duration kLook = 1_ms;  // No event says that it is through.
     const MonotonicClock clock;
@@ -44,7 +34,6 @@ void EndSocket(Shim& shim, TakenSocket& socket) {
     }
   }
   const std::lock_guard lock(shim.mutex);
-  shim.Unfollow(socket);
   const bool resets = linger && *linger == Duration();
   socket.Close(resets ? linger : std::nullopt);
   shim.Push();

@@ -36,9 +36,7 @@ for s in calls[:{BUSY}]:
 print("ready", flush=True)
 time.sleep(0.3)
 end = sys.argv[1]
-if end == "_exit":
-    os._exit(3)
-elif end == "exec":
+if end == "exec":
     os.execvp("sleep", ["sleep", "5"])
 elif end == "abort":
     os.abort()
@@ -90,7 +88,7 @@ def ends(shim):
     for end, kill, name in (
             ("wait", signal.SIGKILL, "kill -9"),
             ("wait", signal.SIGTERM, "SIGTERM without a handler"),
-            ("_exit", None, "_exit"), ("abort", None, "abort")):
+            ("abort", None, "abort")):
         victim, peers = start(shim, end)
         if kill is not None:
             time.sleep(0.2)
@@ -128,6 +126,92 @@ def who_ends_well_has_nothing_to_reset(shim):
             peer.thread.join(10)
         report(peer.bytes == 3 and peer.error is None,
                "exit: the peer sees the end", peer.error)
+
+
+TAIL = f"""
+import os, socket, struct, sys
+end, with_close = sys.argv[1:]
+s = socket.create_connection(("{LINUX}", {PORT}))
+if end != "stuck":
+    s.sendall(b"x" * {4 * MIB})
+else:  # As much as is taken without waiting.
+    s.setblocking(False)
+    while True:
+        try:
+            s.send(b"x" * {MIB})
+        except BlockingIOError:
+            break
+if with_close == "close":
+    s.close()
+if end == "_exit":
+    os._exit(0)
+"""
+
+
+def what_was_queued_arrives(shim):
+    """A process that ends with more queued than the peer's window holds."""
+    for end in "exit", "_exit":
+        for with_close in "close", "open":
+            with socket.create_server((LINUX, PORT)) as listener:
+                victim = shim.start(sys.executable, "-c", TAIL, end, with_close)
+                peer = listener.accept()[0]
+                time.sleep(0.5)
+                peer = Peer(peer)
+                victim.wait()
+                peer.thread.join(10)
+            report((peer.bytes, peer.error) == (4 * MIB, None),
+                   f"{end} with the socket {with_close}: all of it arrives",
+                   f"{peer.bytes} bytes, {peer.error}")
+
+
+def a_peer_that_takes_nothing(shim):
+    with socket.create_server((LINUX, PORT)) as listener:
+        began = time.monotonic()
+        victim = shim.start(sys.executable, "-c", TAIL, "stuck", "close")
+        peer = listener.accept()[0]
+        victim.wait()
+        took = time.monotonic() - began
+        said = victim.log.read_text()
+        peer = Peer(peer)
+        peer.thread.join(10)
+    report(2.9 < took < 8 and "bytes, none for 3 s: they are lost" in said and
+           peer.error == "ConnectionResetError",
+           "a peer that takes nothing for 3 s is reset, and it is said",
+           f"{took:.1f} s, {peer.error}, {said[-300:]}")
+
+
+# A connection that nobody accepts, and one that was closed before all of it
+# was sent: neither has a descriptor when the process dies.
+HIDDEN = f"""
+import os, signal, socket, time
+listener = socket.create_server(("{OURS}", 80))
+s = socket.create_connection(("{LINUX}", {PORT}))
+s.setblocking(False)
+try:
+    while True:
+        s.send(b"x" * {MIB})
+except BlockingIOError:
+    s.close()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def connections_without_a_descriptor(shim):
+    with socket.create_server((LINUX, PORT)) as listener:
+        victim = subprocess.Popen(
+            shim.command(sys.executable, "-c", HIDDEN), env=shim.env,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        full = listener.accept()[0]
+        victim.stdout.readline()
+        waiting = Peer(socket.create_connection((OURS, 80)))
+        time.sleep(0.1)
+        victim.kill()
+        victim.wait()
+        dead = time.monotonic()
+        all_are_reset([Peer(full), waiting], dead,
+                      "closed or not accepted, at kill -9: peers see resets",
+                      limit=1)
 
 
 def the_program_does_not_see_it(shim):
@@ -177,6 +261,9 @@ def test(shim, _):
     ends(shim)
     execs(shim)
     who_ends_well_has_nothing_to_reset(shim)
+    what_was_queued_arrives(shim)
+    a_peer_that_takes_nothing(shim)
+    connections_without_a_descriptor(shim)
     the_program_does_not_see_it(shim)
     a_device_that_its_last_owner_still_holds(shim)
     without(shim)

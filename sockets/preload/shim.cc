@@ -6,6 +6,8 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <utility>
 #include <vector>
@@ -34,6 +36,8 @@ std::string Describe(const TakenSocket& socket, bool is_accepted) {
 // The port may be another's for as long: of a process that has just died, or
 // of its guardian.
 constexpr Duration kOpenPatience = 2_s;
+// The process ends: peers that take nothing for so long are given up.
+constexpr Duration kEndPatience = 3_s;
 
 }  // namespace
 
@@ -66,6 +70,8 @@ namespace {
 Shim* g_shim = nullptr;  // Set before any fork of a process that has one.
 
 }  // namespace
+
+Shim* Shim::Existing() { return g_shim; }
 
 Shim::Shim(ShimConfig config)
     : ports(static_cast<uint64_t>(getpid())),
@@ -224,7 +230,9 @@ Stack* Shim::OpenStack() {
     log_.Say(LogLevel::kError, status);
     return nullptr;
   };
-  auto stack = preload::OpenStack(config_, kOpenPatience);
+  ShimConfig config = config_;
+  config.stack.connection_observer = &account_;
+  auto stack = preload::OpenStack(config, kOpenPatience);
   if (!stack.ok()) return say(stack.status());
   auto poller = (*stack)->NewPoller();
   if (!poller.ok()) return say(poller.status());
@@ -244,6 +252,7 @@ Stack* Shim::OpenStack() {
   // before the locks of the verbs library, as in every other call.
   pthread_atfork([] { g_shim->mutex.lock(); }, [] { g_shim->mutex.unlock(); },
                  [] { g_shim->mutex.unlock(); });
+  end_fd_ = eventfd(0, EFD_CLOEXEC);
   progress_ = StartThread([this] { Run(); });
   progress_.detach();
   return stack_.get();
@@ -262,13 +271,6 @@ void Shim::StartRecord() {
   if (!status.ok()) log_.Say(LogLevel::kWarning, status);
 }
 
-void Shim::Unfollow(const TakenSocket& socket) {
-  const auto found = connections_.find(&socket);
-  if (found == connections_.end()) return;
-  account_.EndConnection(found->second);
-  connections_.erase(found);
-}
-
 void Shim::NotePayload() {
   const PayloadBytes bytes = stack_->Payload();
   ProcessRecord& record = account_.record();
@@ -277,7 +279,7 @@ void Shim::NotePayload() {
 }
 
 void Shim::Run() {
-  while (true) {
+  while (!is_ending_) {
     size_t count = 0;
     {
       const std::lock_guard lock(mutex);
@@ -289,43 +291,68 @@ void Shim::Run() {
       for (size_t i = 0; i < count; ++i) {
         auto* const socket = reinterpret_cast<TakenSocket*>(ready[i].user_data);
         socket->OnReady(ready[i].what);
-        if ((ready[i].what & kFailed) != 0) Unfollow(*socket);
       }
     }
     if (count > 0) continue;
-    pollfd wait = {event_fd_, POLLIN, 0};
-    real().poll(&wait, 1, -1);
+    pollfd wait[] = {{event_fd_, POLLIN, 0}, {end_fd_, POLLIN, 0}};
+    real().poll(wait, 2, -1);
   }
+  SendWhatIsLeft();
+  is_sent_ = true;
+  sending_.Wake();
 }
 
-// exit(3) and the return from main; not _exit(2), nor a signal.
+// exit(3) and the return from main; not a signal.
 [[gnu::destructor]] void EndOfProcess() {
   if (g_shim == nullptr || g_shim->is_in_child_) return;
-  g_shim->AtExit();
+  g_shim->FinishSending();
+  g_shim->CloseStack();
   g_shim->account_.Report();
 }
 
-void Shim::AtExit() {
-  constexpr Duration kExitPatience = 3_s;
+void Shim::FinishSending() {
+  if (end_fd_ < 0 || is_in_child() || IsAnothersCall()) return;
+  is_ending_ = true;
+  eventfd_write(end_fd_, 1);
+  while (true) {
+    const uint32_t seen = sending_.value();
+    if (is_sent_ || sending_.Wait(seen, 2 * kEndPatience) == ETIMEDOUT) return;
+  }
+}
+
+void Shim::SendWhatIsLeft() {
+  constexpr Duration kLook = 1_ms;  // No event says that it is through.
   const std::lock_guard lock(mutex);
-  if (stack_ == nullptr) return;
-  const std::vector<std::shared_ptr<TakenSocket>> all = table.AllTaken();
+  for (const auto& socket : table.AllTaken()) socket->EndWithProcess();
   const MonotonicClock clock;
-  const Instant until = clock.Now() + kExitPatience;
-  bool is_under_way = true;
-  for (const auto& socket : all) socket->Shutdown(SHUT_RDWR);
-  while (is_under_way && clock.Now() < until) {
-    stack_->Poll();
-    is_under_way = false;
-    for (const auto& socket : all) is_under_way |= socket->HasUnsent();
+  Instant until = clock.Now() + kEndPatience;
+  uint64_t least = UINT64_MAX;
+  while (true) {
+    const uint64_t left = stack_->Undelivered().value_or(0);
+    if (left == 0) break;
+    if (clock.Now() > until) {
+      log_.Say(LogLevel::kWarning,
+               absl::StrFormat("process %d ends, and its peers have not taken "
+                               "%u bytes, none for %d s: they are lost",
+                               getpid(), left,
+                               kEndPatience.nanoseconds() / 1'000'000'000));
+      break;
+    }
+    if (left < least) {
+      least = left;
+      until = clock.Now() + kEndPatience;
+      sending_.Wake();
+    }
+    Poller::Ready ready[64];
+    if (!poller_->Wait(ready, kLook).ok()) break;
   }
   NotePayload();
+}
+
+void Shim::CloseStack() {
+  const std::lock_guard lock(mutex);
   // What is left is reset: a peer must not wait for a process that is gone.
   stack_.reset();
-  for (const auto& [socket, connection] : connections_) {
-    account_.EndConnection(connection);
-  }
-  connections_.clear();
 }
 
 int64_t Shim::Follow(TakenSocket& socket, int fd, bool is_accepted) {
@@ -338,11 +365,6 @@ int64_t Shim::Follow(TakenSocket& socket, int fd, bool is_accepted) {
                          Trigger::kEdge, user_data);
   if (!added.ok()) return -ENOBUFS;
   account_.Taken(fd, Describe(socket, is_accepted));
-  if (socket.is_listener()) return 0;
-  if (const auto connection =
-          account_.StartConnection(socket.local(), socket.remote())) {
-    connections_[&socket] = *connection;
-  }
   return 0;
 }
 

@@ -23,7 +23,6 @@
 #include <set>
 #include <string>
 #include <thread>
-#include <unordered_map>
 
 #include "sockets/poller.h"
 #include "sockets/preload/account.h"
@@ -36,6 +35,7 @@
 #include "sockets/preload/option_effects.h"
 #include "sockets/preload/port_table.h"
 #include "sockets/preload/taken_socket.h"
+#include "sockets/preload/wait_word.h"
 #include "sockets/stack.h"
 
 namespace devwire::preload {
@@ -45,6 +45,8 @@ class Shim {
   // Null: nothing is taken (no configuration, or a bad one, which is said on
   // standard error once).
   static Shim* Get();
+  // The same, but makes none. Safe in a signal handler.
+  static Shim* Existing();
 
   // The socket of this descriptor; null: it is the kernel's, or this is a
   // forked child (IsParents()).
@@ -62,6 +64,11 @@ class Shim {
   // The TCP socket of the kernel's at `fd` that may yet be taken; null: it is
   // taken, no TCP socket, or a forked child's, whose stack is its parent's.
   std::shared_ptr<KernelSocket> FindCandidate(int fd);
+  // The process is about to end: every socket is closed, and the progress
+  // thread goes on until the peers have everything, or for kEndPatience nothing
+  // moved. As safe in a signal handler as _exit(2): what waits here neither
+  // allocates nor takes a lock, and does not wait for ever.
+  void FinishSending();
   // This call came from a child that shares our memory, but has descriptors of
   // its own (vfork(2)): it must change nothing here.
   bool IsAnothersCall() const;
@@ -70,9 +77,8 @@ class Shim {
   // Opens it if it is not open. Says on standard error why it cannot.
   Stack* OpenStack();
   // From now on OnReady() is called, and `fd` is accounted for as taken. A
-  // negative errno, or 0. Undone by Unfollow(), before it is closed.
+  // negative errno, or 0. Its close() undoes it.
   int64_t Follow(TakenSocket& socket, int fd, bool is_accepted);
-  void Unfollow(const TakenSocket& socket);
   // Sends what the call has queued.
   void Push() {
     if (stack_ == nullptr) return;  // While the process exits.
@@ -119,8 +125,8 @@ class Shim {
   std::string WhyNotReachable(Direction direction, const IpAddress& ip) const;
   void StartRecord();
   void NotePayload();
-  // The process ends: what was queued is sent, for kExitPatience at most.
-  void AtExit();
+  void SendWhatIsLeft();
+  void CloseStack();
   friend void EndOfProcess();
   // What a program's bind-rx or bind-tx asks for.
   std::optional<int64_t> BindDmabuf(const BindRequest& request,
@@ -137,8 +143,12 @@ class Shim {
   int event_fd_ = -1;
   bool has_failed_ = false;
   std::thread progress_;
-  // What the guardian would reset.
-  std::unordered_map<const TakenSocket*, uint32_t> connections_;
+  // The end of the process: an eventfd that wakes the progress thread, once
+  // that runs; its signs of life, and whether it is through.
+  std::atomic<int> end_fd_{-1};
+  std::atomic<bool> is_ending_{false};
+  WaitWord sending_;
+  std::atomic<bool> is_sent_{false};
 
   std::atomic<int> owner_pid_;  // whose the descriptors in `table` are
   // The stack, and what was taken, are the parent's.

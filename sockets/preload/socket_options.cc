@@ -48,6 +48,15 @@ int SocketOptions::Int(int level, int name, int otherwise) const {
   return found == nullptr ? otherwise : found->AsInt();
 }
 
+std::optional<Duration> SocketOptions::Linger() const {
+  const Option* const found = Find(SOL_SOCKET, SO_LINGER);
+  linger l = {};
+  if (found == nullptr || found->value.size() < sizeof(l)) return {};
+  memcpy(&l, found->value.data(), sizeof(l));
+  if (l.l_onoff == 0) return std::nullopt;
+  return Duration::Nanoseconds(l.l_linger * int64_t{1'000'000'000});
+}
+
 void SocketOptions::ApplyTo(int fd) const {
   ForEach([&](const Option& o) {
     (void)real().setsockopt(fd, o.level, o.name, o.value.data(),

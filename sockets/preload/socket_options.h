@@ -9,8 +9,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "base/time.h"
 
 namespace devwire::preload {
 
@@ -30,6 +33,8 @@ class SocketOptions {
   // Null: it was never set.
   const Option* Find(int level, int name) const;
   int Int(int level, int name, int otherwise) const;
+  // SO_LINGER: how long close(2) waits; 0: it resets. Empty: neither.
+  std::optional<Duration> Linger() const;
   // Sets them all on `fd`; those that it does not take are left out.
   void ApplyTo(int fd) const;
 

@@ -186,7 +186,6 @@ int64_t GiveBack(Shim& shim, TakenSocket& socket) {
   // Its descriptors first: what waits on the old ones wakes up and asks again.
   const int64_t result =
       shim.table.Replace(socket.kernel(), nullptr, static_cast<int>(made));
-  shim.Unfollow(socket);
   socket.Close(Duration());
   shim.Push();
   return result;

@@ -321,4 +321,14 @@ void TakenSocket::Close(std::optional<Duration> linger) {
   waiting_.Wake();
 }
 
+void TakenSocket::EndWithProcess() {
+  if (stream_ == nullptr) return;
+  const bool resets = kernel_->options().Linger() == Duration();
+  if (resets || BytesReadable() > 0) {  // RFC 2525 2.17.
+    stream_->Abort("the process ends");
+  } else {
+    Shutdown(SHUT_RDWR);
+  }
+}
+
 }  // namespace devwire::preload

@@ -76,7 +76,6 @@ class TakenSocket {
   // SIOCOUTQ: bytes that the peer has not acknowledged, queued ones included.
   uint64_t BytesUnsent();
   uint64_t BytesNeverSent();  // SIOCOUTQNSD
-  bool HasUnsent() { return BytesUnsent() > 0; }
 
   // -- devmem TCP: taken_devmem.cc -------------------------------------------
   // What it, or what it accepts, receives into; null: host memory.
@@ -120,6 +119,8 @@ class TakenSocket {
   // No more to send, and no lingering yet.
   void CloseSend();
   void Close(std::optional<Duration> linger);
+  // The process ends: what close(2) would tell the peer, but the stream stays.
+  void EndWithProcess();
   // SO_ERROR: the pending error, which is then gone.
   int TakeError();
 

@@ -100,6 +100,10 @@ class Engine final : private FragSink {
   std::optional<int> host_rule_error() const { return host_rule_error_; }
   bool AddStaticNeighbor(const IpAddress& ip, const MacAddress& mac);
   void set_ready_sink(ReadySink* sink) { ready_sink_ = sink; }
+  // From now on; null: nobody. Borrowed.
+  void set_connection_observer(ConnectionObserver* observer) {
+    observer_ = observer;
+  }
   // Headers of both directions go there; null: nowhere. Borrowed.
   void set_capture(PcapngWriter* capture) { capture_ = capture; }
 
@@ -187,6 +191,9 @@ class Engine final : private FragSink {
   // because nothing says any more when the NIC has stopped reading.
   int device_error() const { return device_error_; }
   uint32_t stream_count() const { return stream_count_; }
+  // What was to be sent, of all streams, and no peer has acknowledged: bytes,
+  // and one for a FIN. O(streams).
+  uint64_t undelivered() const;
   // Half-open streams above the limit, or cookies in use: no rule is asked for
   // before its handshake is complete.
   bool is_under_syn_pressure() const {
@@ -366,6 +373,7 @@ class Engine final : private FragSink {
                       EngineStream& s);
   bool IsReopenable(const FourTuple& tuple);
   bool EvictTimeWait();
+  void ForgetPeer(EngineStream& s);
   void CountOrphan(EngineStream& s);
   void UncountOrphan(EngineStream& s);
 
@@ -458,6 +466,7 @@ class Engine final : private FragSink {
   double reset_tokens_ = 0;
   Instant reset_refill_;
   ReadySink* ready_sink_ = nullptr;
+  ConnectionObserver* observer_ = nullptr;
   PcapngWriter* capture_ = nullptr;
   absl::Status queue_error_;
   EngineCounters counters_;

@@ -277,6 +277,7 @@ void Engine::Destroy(EngineStream& s) {
   timers_.Set(index, Instant::Never());
   // Not when it gave it up: another stream may have it by now.
   ForgetTuple(s);
+  ForgetPeer(s);
   if (s.is_orphan) --orphans_;
   neighbors_.Release(s.neighbor);
   while (!s.send_queue.empty()) {

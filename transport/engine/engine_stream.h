@@ -96,6 +96,7 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   bool has_share = false;            // Counts among the streams of its pool.
   bool is_open = true;               // A handle is held, or will be.
   bool was_connected = false;
+  bool is_observed = false;  // The observer knows of it.
   bool send_is_closed = false;
   bool is_in_demux = true;   // The 4-tuple is still this stream's.
   bool is_orphan = false;    // Counts in Engine::orphans_.

@@ -1,6 +1,8 @@
 // Engine: streams without a user. A 4-tuple in TIME-WAIT may be opened anew
 // (RFC 6191, RFC 9293 SHLD-4); closed streams that still have a peer, orphans,
 // are limited in number, and those in TIME-WAIT make room for others.
+#include <utility>
+
 #include "base/check.h"
 #include "transport/engine/engine.h"
 
@@ -65,6 +67,23 @@ bool Engine::EvictTimeWait() {
   counters_.Count(EngineEvent::kTimeWaitsEvicted);
   Destroy(*s);
   return true;
+}
+
+void Engine::ForgetPeer(EngineStream& s) {
+  if (std::exchange(s.is_observed, false)) observer_->OnEnded(s.index);
+}
+
+uint64_t Engine::undelivered() const {
+  uint64_t octets = 0;
+  for (const auto& s : streams_) {
+    if (s == nullptr || s->connection.state() == State::kClosed) continue;
+    const Connection& c = s->connection;
+    const bool fin_is_out = c.state() == State::kFinWait1 ||
+                            c.state() == State::kClosing ||
+                            c.state() == State::kLastAck;
+    octets += c.queued_offset() - c.acked_offset() + (fin_is_out ? 1 : 0);
+  }
+  return octets;
 }
 
 // The handle is gone, the peer is not: text is still to be delivered, or its

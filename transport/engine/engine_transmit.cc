@@ -108,6 +108,7 @@ bool Engine::Settle(EngineStream& s) {
     RemoveRule(s);
     ReleaseHandshake(s);
     ForgetTuple(s);
+    ForgetPeer(s);
     if (s.listener.has_value()) {  // Died before it was accepted.
       const uint32_t listener = *s.listener;
       LeaveListener(s);
@@ -118,6 +119,7 @@ bool Engine::Settle(EngineStream& s) {
   // Nothing follows that needs its queue: the rule's room is others'.
   if (s.connection.state() == State::kTimeWait) {
     RemoveRule(s);
+    ForgetPeer(s);
     if (!s.is_open && !s.ListNode<EngineStream, TimeWaitTag>::is_linked()) {
       time_waits_.PushBack(&s);
     }
@@ -209,6 +211,10 @@ void Engine::PollEvents(EngineStream& s) {
     switch (event->kind) {
       case Event::Kind::kConnected:
         s.was_connected = true;
+        if (observer_ != nullptr) {
+          s.is_observed = true;
+          observer_->OnConnected(s.index, s.tuple.local, s.tuple.remote);
+        }
         if (s.listener.has_value()) {
           listeners_[*s.listener].ready.PushBack(&s);
           PublishListener(*s.listener);

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "memreg/frag.h"
+#include "transport/address.h"
 
 namespace devwire {
 
@@ -50,6 +51,21 @@ struct SendCompletion {
   uint64_t bytes = 0;
   // False: the stream ended before the peer acknowledged all of it.
   bool delivered = false;
+};
+
+// Learns whom a host is connected with, for who has to tell the peers should
+// the process die. Called by the engine, on whatever thread runs it.
+class ConnectionObserver {
+ public:
+  // Established, whether somebody accepts it or not. `index` is below
+  // max_connections, and this connection's until OnEnded().
+  virtual void OnConnected(uint32_t index, const Endpoint& local,
+                           const Endpoint& remote) = 0;
+  // The peer waits for nothing any more: CLOSED, or TIME-WAIT.
+  virtual void OnEnded(uint32_t index) = 0;
+
+ protected:
+  ~ConnectionObserver() = default;
 };
 
 // Bits of a readiness set.
