@@ -1,5 +1,6 @@
 // What a stack says of its connections beyond their handles: whom it is
 // connected with, and what no peer has acknowledged yet.
+#include <array>
 #include <optional>
 #include <set>
 #include <string>
@@ -101,6 +102,28 @@ TEST(Connections, OfAPeerThatIsGoneNothingIsUndelivered) {
   ASSERT_EQ(*pair.client->SendHost(bytes), bytes.size());
   pair.client->Abort("enough");
   EXPECT_EQ(*net.client().stack->Undelivered(), 0u);
+}
+
+// As many as there are ports, and more than may be open at a time.
+TEST(Connections, OneAfterAnotherByTurnsEitherEndClosesFirst) {
+  TwoStacks::Options options;
+  options.stack.max_connections = 32;
+  options.stack.max_half_open = 4;
+  TwoStacks net(options);
+  for (int i = 0; i < 20'000; ++i) {
+    TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+    ASSERT_NE(pair.client, nullptr) << i;
+    const std::vector<std::byte> bytes(100);
+    ASSERT_TRUE(pair.client->SendHost(bytes).ok());
+    auto& first = i % 2 == 0 ? pair.client : pair.server;
+    first.reset();
+    ASSERT_TRUE(net.Until([&] {
+      auto& last = i % 2 == 0 ? pair.server : pair.client;
+      std::array<std::byte, 200> into;
+      const auto got = last->Read(into);
+      return !got.ok() || got->end_of_stream;
+    })) << i;
+  }
 }
 
 }  // namespace

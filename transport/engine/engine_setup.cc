@@ -409,9 +409,9 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
     }
     tuple.local.port = *local_port;
   } else {
-    auto choice = ports_.Choose(tuple, is_taken);
+    auto choice = ports_.Choose(tuple, now_, is_taken);
     if (!choice.has_value()) {  // Then one in TIME-WAIT, RFC 6191.
-      choice = ports_.Choose(tuple, [&](Port port) {
+      choice = ports_.Choose(tuple, now_, [&](Port port) {
         return is_taken(port) && !IsReopenable(tuple);
       });
     }

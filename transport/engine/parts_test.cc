@@ -508,8 +508,8 @@ TEST(PortTable, ActiveOpensTakeRandomPorts) {
   for (int i = 0; i < 100; ++i) {
     FourTuple to;
     to.remote = {IpAddress::V4(10, 0, 0, static_cast<uint8_t>(i)), Port{80}};
-    const Port port = one.Choose(to, nobody)->port;
-    same += port == other.Choose(to, nobody)->port ? 1 : 0;
+    const Port port = one.Choose(to, Instant(), nobody)->port;
+    same += port == other.Choose(to, Instant(), nobody)->port ? 1 : 0;
     const int number = static_cast<uint16_t>(port);
     if (last) {
       const int distance = number - static_cast<uint16_t>(*last);
@@ -546,7 +546,7 @@ TEST(PortTable, ListenersFindAPortWhereTheBlocksBeginAt1024) {
     return chosen[static_cast<uint16_t>(p)];
   };
   int count = 0;
-  while (const auto choice = all.Choose(Tuple(0, 80), is_taken)) {
+  while (const auto choice = all.Choose(Tuple(0, 80), Instant(), is_taken)) {
     EXPECT_NE(choice->port, *port);
     chosen[static_cast<uint16_t>(choice->port)] = true;
     if (++count == 1000) break;

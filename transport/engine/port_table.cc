@@ -57,12 +57,23 @@ std::optional<Port> PortTable::FreeListenPort() const {
   return std::nullopt;
 }
 
-std::optional<Port> PortTable::ChooseIn(
-    uint32_t start, uint32_t offset, uint32_t* counter,
-    const std::function<bool(Port)>& is_taken) {
-  const uint32_t size = 1u << block_bits_;
-  for (uint32_t i = 0; i < size; ++i) {
-    const uint32_t number = start + ((offset + (*counter)++) & (size - 1));
+// The walk goes on in the new block, the one whose ports were never used.
+bool PortTable::OpenBlock(uint32_t offset, Round* round) {
+  if (open_blocks_ == blocks_.size()) return false;
+  const uint32_t start = open_ports();
+  ++open_blocks_;
+  const uint32_t in_block = offset & ((1u << block_bits_) - 1);
+  round->next = start + in_block - offset % open_ports();
+  return true;
+}
+
+std::optional<Port> PortTable::Walk(uint32_t offset, Round* round,
+                                    const std::function<bool(Port)>& is_taken) {
+  for (uint32_t i = 0; i < open_ports(); ++i) {
+    const uint32_t at = (offset % open_ports() + round->next++) % open_ports();
+    ++round->tries;
+    const uint32_t number =
+        blocks_[at >> block_bits_] + (at & ((1u << block_bits_) - 1));
     const Port port{static_cast<uint16_t>(number)};
     if (number != 0 && !IsListening(number) && !is_taken(port)) return port;
   }
@@ -70,19 +81,27 @@ std::optional<Port> PortTable::ChooseIn(
 }
 
 std::optional<PortTable::Choice> PortTable::Choose(
-    const FourTuple& tuple, const std::function<bool(Port)>& is_taken) {
+    const FourTuple& tuple, Instant now,
+    const std::function<bool(Port)>& is_taken) {
   const uint64_t hash = PortHash(tuple, secret_);
   const auto offset = static_cast<uint32_t>(hash);
-  uint32_t* counter = &counters_[(hash >> 32) % kCounters];
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const bool opens = i == open_blocks_;
-    if (opens) ++open_blocks_;
-    const auto port = ChooseIn(blocks_[i], offset, counter, is_taken);
-    if (port.has_value()) {
-      return Choice{*port, opens, Port{static_cast<uint16_t>(blocks_[i])}};
-    }
+  Round& round = rounds_[(hash >> 32) % kCounters];
+  bool opened = false;
+  if (round.tries >= open_ports()) {
+    const bool is_soon = now - round.began < kReuseAfter;
+    if (open_blocks_ == 0 || is_soon) opened = OpenBlock(offset, &round);
+    round.tries = 0;
+    round.began = now;
   }
-  return std::nullopt;
+  auto port = Walk(offset, &round, is_taken);
+  if (!port.has_value() && !opened) {
+    opened = OpenBlock(offset, &round);
+    if (opened) port = Walk(offset, &round, is_taken);
+  }
+  if (!port.has_value()) return std::nullopt;
+  const uint32_t number = static_cast<uint16_t>(*port);
+  const uint32_t start = number & ~((1u << block_bits_) - 1);
+  return Choice{*port, opened, Port{static_cast<uint16_t>(start)}};
 }
 
 }  // namespace devwire

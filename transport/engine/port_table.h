@@ -11,9 +11,11 @@
 //   start + (F(local IP, remote IP, remote port) + table[G(the same)]++) mod
 //   2^k
 //
-// so that ports to one destination follow each other, and are reused as late as
-// can be, while a counter is shared by few destinations. Blocks are opened in
-// an order that the secret tells.
+// and so on through the open blocks, so that ports to one destination follow
+// each other, and are reused as late as can be, while a counter is shared by
+// few destinations. Blocks are opened in an order that the secret tells: when
+// all ports are taken, and when those to one destination come round again while
+// the peer may still have their last connections in TIME-WAIT.
 //
 // Threads: none of its own. Cost: set-up of streams only.
 #ifndef TRANSPORT_ENGINE_PORT_TABLE_H_
@@ -25,6 +27,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/time.h"
 #include "transport/address.h"
 #include "transport/engine/iss.h"
 
@@ -44,25 +47,37 @@ class PortTable {
   std::optional<Port> FreeListenPort() const;
 
   // Active opens to `tuple`, whose local port is not looked at. A port of an
-  // open block for which is_taken says no (it asks for the 4-tuple); opens
-  // another block when all are taken. Empty when every port to this destination
-  // is in use.
+  // open block for which is_taken says no (it asks for the 4-tuple); may open
+  // one more. Empty when every port to this destination is in use.
   struct Choice {
     Port port{};
     bool opened_block = false;
     Port block_start{};
   };
-  std::optional<Choice> Choose(const FourTuple& tuple,
+  std::optional<Choice> Choose(const FourTuple& tuple, Instant now,
                                const std::function<bool(Port)>& is_taken);
   uint8_t block_bits() const { return block_bits_; }
 
  private:
   static constexpr uint16_t kNobody = UINT16_MAX;
   bool IsListening(uint32_t port) const { return listeners_[port] != kNobody; }
-  std::optional<Port> ChooseIn(uint32_t start, uint32_t offset,
-                               uint32_t* counter,
-                               const std::function<bool(Port)>& is_taken);
+  // A walk over all ports of the open blocks, one destination's.
+  struct Round {
+    uint32_t next = 0;   // RFC 6056's counter.
+    uint32_t tries = 0;  // Since this round began.
+    Instant began;
+  };
+  uint32_t open_ports() const {
+    return static_cast<uint32_t>(open_blocks_) << block_bits_;
+  }
+  bool OpenBlock(uint32_t offset, Round* round);
+  std::optional<Port> Walk(uint32_t offset, Round* round,
+                           const std::function<bool(Port)>& is_taken);
 
+  // How long a peer keeps a connection in TIME-WAIT that it closed first: Linux
+  // (TCP_TIMEWAIT_LEN). It may refuse the next one from the same port before,
+  // RFC 9293 3.10.7.4, RFC 6191.
+  static constexpr Duration kReuseAfter = 60_s;
   // RFC 6056 3.3.4: the table's length is what divides destinations that share
   // a counter; it proposes 10 and above.
   static constexpr size_t kCounters = 256;
@@ -72,7 +87,7 @@ class PortTable {
   uint32_t first_block_;
   std::vector<uint32_t> blocks_;  // First ports, in the order of opening.
   size_t open_blocks_ = 0;        // So many of them are open.
-  std::array<uint32_t, kCounters> counters_{};
+  std::array<Round, kCounters> rounds_{};
   std::vector<uint16_t> listeners_;  // By port: the listener, or kNobody.
 };
 

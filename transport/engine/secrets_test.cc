@@ -1,6 +1,8 @@
 // Numbers that a stranger cannot guess: ISNs, timestamp offsets, SYN cookies,
 // local ports.
+#include <algorithm>
 #include <array>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -141,7 +143,7 @@ uint16_t Number(const std::optional<PortTable::Choice>& choice) {
 // reused as late as can be.
 TEST(PortTable, PortsToOneDestinationFollowEachOther) {
   PortTable table(49152, 8, kSecret);
-  const auto first = table.Choose(Tuple(), NoneTaken);
+  const auto first = table.Choose(Tuple(), Instant(), NoneTaken);
   ASSERT_TRUE(first.has_value());
   EXPECT_TRUE(first->opened_block);
   const uint16_t start = static_cast<uint16_t>(first->block_start);
@@ -149,13 +151,40 @@ TEST(PortTable, PortsToOneDestinationFollowEachOther) {
   std::set<uint16_t> seen = {Number(first)};
   uint16_t last = Number(first);
   for (int i = 1; i < 256; ++i) {
-    const auto next = table.Choose(Tuple(), NoneTaken);
+    const auto next = table.Choose(Tuple(), Instant(), NoneTaken);
     EXPECT_FALSE(next->opened_block);
     EXPECT_EQ(Number(next), start + (last + 1) % 256);
     last = Number(next);
     seen.insert(last);
   }
   EXPECT_EQ(seen.size(), 256u) << "each port of the block once";
+}
+
+// A peer that closed first keeps a port's last connection for a minute.
+TEST(PortTable, PortsThatComeRoundTooSoonMakeABlockJoinIn) {
+  constexpr int kRound = 256;
+  for (const Duration gap : {1_ms, 1_s}) {
+    PortTable table(49152, 8, kSecret);
+    Instant now = Instant() + 1000_s;
+    std::map<uint16_t, Instant> used;
+    int opened = 0;
+    Duration soonest = 1000_s;
+    for (int i = 0; i < 5 * kRound; ++i) {
+      now += gap;
+      const auto choice = table.Choose(Tuple(), now, NoneTaken);
+      opened += choice->opened_block ? 1 : 0;
+      const auto last = used.find(Number(choice));
+      if (last != used.end()) soonest = std::min(soonest, now - last->second);
+      used[Number(choice)] = now;
+    }
+    if (gap == 1_ms) {  // Each round is over in a quarter of a second.
+      EXPECT_GE(opened, 3);
+      EXPECT_GE(soonest, gap * kRound);
+    } else {
+      EXPECT_EQ(opened, 1) << "one is enough";
+      EXPECT_EQ(soonest, gap * kRound);
+    }
+  }
 }
 
 // What one destination learns tells nothing about another's port.
@@ -166,9 +195,9 @@ TEST(PortTable, OtherDestinationsAndSecretsGetOtherPorts) {
   PortTable table(49152, 8, kSecret);
   for (uint16_t i = 0; i < 100; ++i) {
     const FourTuple tuple = Tuple(static_cast<uint16_t>(1000 + i));
-    by_destination.insert(Number(table.Choose(tuple, NoneTaken)));
+    by_destination.insert(Number(table.Choose(tuple, Instant(), NoneTaken)));
     PortTable other(49152, 8, {i, 1});
-    const auto choice = other.Choose(Tuple(), NoneTaken);
+    const auto choice = other.Choose(Tuple(), Instant(), NoneTaken);
     by_secret.insert(Number(choice));
     blocks.insert(static_cast<uint16_t>(choice->block_start));
   }
@@ -187,14 +216,14 @@ TEST(PortTable, TakenPortsAndListenersAreSkippedThenABlockIsOpened) {
   };
   int opened = 0;
   for (int i = 0; i < 7; ++i) {
-    const auto choice = table.Choose(Tuple(), is_used);
+    const auto choice = table.Choose(Tuple(), Instant(), is_used);
     ASSERT_TRUE(choice.has_value()) << i;
     EXPECT_TRUE(used.insert(Number(choice)).second) << "in use already";
     opened += choice->opened_block ? 1 : 0;
   }
   EXPECT_EQ(opened, 2);
   EXPECT_EQ(used.count(65530), 0u) << "the listener's";
-  EXPECT_FALSE(table.Choose(Tuple(), is_used).has_value());
+  EXPECT_FALSE(table.Choose(Tuple(), Instant(), is_used).has_value());
   EXPECT_EQ(table.FreeListenPort(), Port{65527}) << "below all blocks";
 }
 

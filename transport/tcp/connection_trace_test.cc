@@ -235,6 +235,16 @@ TEST(SynSentTrace, WrongAckIsReset) {
   t.OutNothing();
 }
 
+// The peer has an older connection: RFC 9293 3.5.1, half-open discovery.
+TEST(SynSentTrace, AfterAWrongAckTheSynGoesAgain) {
+  Trace t({});
+  t.OpenActive().Out("S 0:0(0)");
+  t.In(".  0:0(0) ack 0").Out("R 0:0(0)");
+  t.OutAt(1_s, "S 0:0(0)");
+  t.In("S. 0:0(0) ack 1").Out(". 1:1(0) ack 1");
+  t.Expect(State::kEstablished);
+}
+
 TEST(SynSentTrace, ResetRefusesOnlyWithOurAck) {
   Trace t({});
   t.OpenActive().Out("S 0:0(0)");
