@@ -1,12 +1,19 @@
 #include "sockets/preload/port_table.h"
 
 namespace devwire::preload {
+namespace {
+
+void DropExpired(std::vector<std::weak_ptr<PortClaim>>* claims) {
+  std::erase_if(*claims, [](const auto& claim) { return claim.expired(); });
+}
+
+}  // namespace
 
 bool PortTable::IsFree(uint16_t port, bool reuses_address, bool reuses_port) {
   const auto found = claims_.find(port);
   if (found == claims_.end()) return true;
   auto& claims = found->second;
-  std::erase_if(claims, [](const auto& claim) { return claim.expired(); });
+  DropExpired(&claims);
   for (const auto& weak : claims) {
     const auto other = weak.lock();
     if (other == nullptr) continue;
@@ -49,7 +56,9 @@ std::shared_ptr<PortClaim> PortTable::ClaimBeside(const PortClaim& listener) {
   claim->port = listener.port;
   claim->reuses_address = listener.reuses_address.load();
   claim->reuses_port = listener.reuses_port.load();
-  claims_[static_cast<uint16_t>(listener.port)].push_back(claim);
+  auto& claims = claims_[static_cast<uint16_t>(listener.port)];
+  DropExpired(&claims);
+  claims.push_back(claim);
   return claim;
 }
 
