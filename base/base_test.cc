@@ -3,7 +3,9 @@
 #include <poll.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
+#include <utility>
 
 #include "base/alloc_guard.h"
 #include "base/bell.h"
@@ -51,6 +53,22 @@ TEST(Ring, RefusesWhenFullAndKeepsOrder) {
   r.PopFront();
   EXPECT_TRUE(r.Push(4));
   EXPECT_EQ(r[3], 4);
+}
+
+TEST(Ring, EndsWhatItHolds) {
+  const auto counted = std::make_shared<int>(1);
+  {
+    Ring<std::shared_ptr<int>> r(4);
+    for (int i = 0; i < 4; ++i) EXPECT_TRUE(r.Push(counted));
+    r.PopFront();
+    r.PopBack();
+    EXPECT_EQ(counted.use_count(), 3);
+    Ring<std::shared_ptr<int>> other(std::move(r));
+    EXPECT_EQ(other.size(), 2u);
+    EXPECT_EQ(counted.use_count(), 3);
+    EXPECT_TRUE(other.Push(counted));
+  }
+  EXPECT_EQ(counted.use_count(), 1);
 }
 
 TEST(List, UnlinkFromTheMiddle) {

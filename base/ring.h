@@ -1,5 +1,6 @@
 // A first-in first-out ring of fixed capacity. The memory is taken once, in
-// the constructor; pushes and pops never allocate.
+// the constructor; pushes and pops never allocate. Slots that were never pushed
+// to were never touched.
 //
 //   head_                tail_          indices only grow; the slot of index
 //    |                    |             i is i & mask_
@@ -13,10 +14,11 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
-#include <vector>
 
 #include "base/check.h"
+#include "base/raw_array.h"
 
 namespace devwire {
 
@@ -27,6 +29,13 @@ class Ring {
   explicit Ring(size_t min_capacity)
       : slots_(std::bit_ceil(min_capacity == 0 ? 1 : min_capacity)),
         mask_(slots_.size() - 1) {}
+  Ring(Ring&& other) noexcept
+      : slots_(std::move(other.slots_)),
+        mask_(other.mask_),
+        head_(std::exchange(other.head_, 0)),
+        tail_(std::exchange(other.tail_, 0)) {}
+  Ring& operator=(Ring&&) = delete;
+  ~Ring() { Clear(); }
 
   size_t size() const { return tail_ - head_; }
   size_t capacity() const { return slots_.size(); }
@@ -36,7 +45,7 @@ class Ring {
   // False, and nothing is stored, when full.
   [[nodiscard]] bool Push(T value) {
     if (full()) return false;
-    slots_[tail_++ & mask_] = std::move(value);
+    std::construct_at(slots_.at(tail_++ & mask_), std::move(value));
     return true;
   }
   T& front() { return (*this)[0]; }
@@ -45,24 +54,26 @@ class Ring {
   // The i-th oldest element, i < size().
   T& operator[](size_t i) {
     DCHECK_LT(i, size());
-    return slots_[(head_ + i) & mask_];
+    return *slots_.at((head_ + i) & mask_);
   }
   const T& operator[](size_t i) const {
     DCHECK_LT(i, size());
-    return slots_[(head_ + i) & mask_];
+    return *slots_.at((head_ + i) & mask_);
   }
   void PopFront() {
     DCHECK(!empty());
-    ++head_;
+    std::destroy_at(slots_.at(head_++ & mask_));
   }
   void PopBack() {
     DCHECK(!empty());
-    --tail_;
+    std::destroy_at(slots_.at(--tail_ & mask_));
   }
-  void Clear() { head_ = tail_; }
+  void Clear() {
+    while (!empty()) PopFront();
+  }
 
  private:
-  std::vector<T> slots_;
+  RawArray<T> slots_;
   size_t mask_;
   size_t head_ = 0;
   size_t tail_ = 0;

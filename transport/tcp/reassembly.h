@@ -19,8 +19,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
+#include "base/raw_array.h"
 #include "memreg/frag.h"
 #include "transport/seq.h"
 #include "transport/tcp/segment.h"
@@ -99,8 +101,8 @@ class Reassembly {
   };
   static constexpr size_t kRecent = 4;
 
-  Piece& at(size_t i) { return ring_[(head_ + i) & mask_]; }
-  const Piece& at(size_t i) const { return ring_[(head_ + i) & mask_]; }
+  Piece& at(size_t i) { return *ring_.at((head_ + i) & mask_); }
+  const Piece& at(size_t i) const { return *ring_.at((head_ + i) & mask_); }
   size_t FirstRangeEndingAfter(SeqNum seq) const;
   size_t FirstPieceAtOrAfter(SeqNum seq) const;
   void RemovePieces(size_t first, size_t count);
@@ -110,7 +112,8 @@ class Reassembly {
   void Remember(SeqNum seq, const SackBlock& range);
 
   FragSink& sink_;
-  std::vector<Piece> ring_;
+  static_assert(std::is_trivially_copyable_v<Piece>);  // Assigned, not made.
+  RawArray<Piece> ring_;
   size_t mask_;
   size_t capacity_;
   size_t head_ = 0;
