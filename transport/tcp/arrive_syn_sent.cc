@@ -11,6 +11,13 @@ Verdict Connection::ArriveInSynSent(const Segment& seg, Instant now) {
   if (seg.has_ack() && !InOpenClosed(tcb_.iss, seg.ack, tcb_.snd_nxt)) {
     if (!seg.has_rst()) {  // <SEQ=SEG.ACK><CTL=RST>
       reset_owed_ = OwedReset{.seq = seg.ack, .ack = SeqNum(), .flags = kRst};
+      // The reset ends what the peer had of an earlier connection, RFC 9293
+      // 3.5.1: our SYN follows it, once, and does not wait for its timer. Linux
+      // does the same.
+      if (!retransmit_queue_.empty() &&
+          !retransmit_queue_.front().was_retransmitted) {
+        retransmit_queue_.MarkFirstLost();
+      }
     }
     return Drop(seg, DropReason::kAckOutsideSynSent);
   }

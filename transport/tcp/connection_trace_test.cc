@@ -229,16 +229,19 @@ TEST(SynSentTrace, WrongAckIsReset) {
   Trace t({});
   t.OpenActive().Out("S 0:0(0)");
   t.In(".  0:0(0) ack 0").ExpectDrop(DropReason::kAckOutsideSynSent);
-  t.Out("R 0:0(0)");
+  t.Out("R 0:0(0)", "S 0:0(0)");
   t.In("S. 0:0(0) ack 2").Out("R 2:2(0)").Expect(State::kSynSent);
   t.In("R. 0:0(0) ack 2").ExpectDrop(DropReason::kAckOutsideSynSent);
   t.OutNothing();
 }
 
-// The peer has an older connection: RFC 9293 3.5.1, half-open discovery.
-TEST(SynSentTrace, AfterAWrongAckTheSynGoesAgain) {
+// The peer has an older connection: RFC 9293 3.5.1, half-open discovery. The
+// reset ends it, and the SYN does not wait for its timer; but it follows one
+// such ACK only.
+TEST(SynSentTrace, AfterAWrongAckTheSynGoesAgainOnce) {
   Trace t({});
   t.OpenActive().Out("S 0:0(0)");
+  t.In(".  0:0(0) ack 0").Out("R 0:0(0)", "S 0:0(0)");
   t.In(".  0:0(0) ack 0").Out("R 0:0(0)");
   t.OutAt(1_s, "S 0:0(0)");
   t.In("S. 0:0(0) ack 1").Out(". 1:1(0) ack 1");

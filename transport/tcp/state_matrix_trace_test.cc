@@ -90,7 +90,8 @@ constexpr int kArrivalCount = 12;
 
 struct Cell {
   State next;
-  const char* out;  // "" for nothing.
+  const char* out;        // "" for nothing.
+  const char* then = "";  // The segment behind it.
 };
 
 // `una` and `nxt`: what we have had acknowledged and sent; `rcv`: RCV.NXT.
@@ -139,12 +140,12 @@ const std::map<State, std::vector<Cell>>& Cells() {
       {State::kSynSent,
        {{State::kSynReceived, "S. 0:0(0) ack 6"},
         {State::kSynSent, ""},
-        {State::kSynSent, "R 6:6(0)"},
+        {State::kSynSent, "R 6:6(0)", "S 0:0(0)"},
         {State::kSynSent, ""},
-        {State::kSynSent, "R 0:0(0)"},
-        {State::kSynSent, "R 0:0(0)"},
-        {State::kSynSent, "R 0:0(0)"},
-        {State::kSynSent, "R 0:0(0)"},
+        {State::kSynSent, "R 0:0(0)", "S 0:0(0)"},
+        {State::kSynSent, "R 0:0(0)", "S 0:0(0)"},
+        {State::kSynSent, "R 0:0(0)", "S 0:0(0)"},
+        {State::kSynSent, "R 0:0(0)", "S 0:0(0)"},
         {State::kSynSent, ""},
         {kC, ""},
         {State::kSynSent, ""},
@@ -375,6 +376,16 @@ const std::map<State, std::vector<Cell>>& InputCells() {
   return *cells;
 }
 
+void ExpectOut(Trace& t, const Cell& cell) {
+  if (*cell.out == '\0') {
+    t.OutNothing();
+  } else if (*cell.then == '\0') {
+    t.Out(cell.out);
+  } else {
+    t.Out(cell.out, cell.then);
+  }
+}
+
 TEST(StateMatrixTrace, EveryInputInEveryState) {
   ASSERT_EQ(InputCells().size(), Fixtures().size());
   for (const auto& [state, fixture] : Fixtures()) {
@@ -387,11 +398,7 @@ TEST(StateMatrixTrace, EveryInputInEveryState) {
       const Cell& cell = row->second[static_cast<size_t>(i)];
       Trace t = fixture();
       Give(static_cast<Input>(i), t);
-      if (*cell.out == '\0') {
-        t.OutNothing();
-      } else {
-        t.Out(cell.out);
-      }
+      ExpectOut(t, cell);
       t.Expect(cell.next);
     }
   }
@@ -417,11 +424,7 @@ TEST(StateMatrixTrace, EveryArrivalInEveryState) {
       SCOPED_TRACE(std::string(StateName(state)) + " x " + segment);
       t.At(1_ms).In(segment);
       t.Expect(cell.next);
-      if (*cell.out == '\0') {
-        t.OutNothing();
-      } else {
-        t.Out(cell.out);
-      }
+      ExpectOut(t, cell);
     }
   }
 }
