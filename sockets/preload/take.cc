@@ -30,6 +30,8 @@ int64_t Adopt(Shim& shim, const std::shared_ptr<TakenSocket>& socket, int fd,
 // What Linux says of an address that is no host's.
 int64_t ErrnoOfConnect(const absl::Status& status, const Endpoint& remote) {
   const int error = ErrnoOf(status);
+  // The port, or all ports, have a connection to it: inet_hash_connect().
+  if (error == EADDRINUSE) return -EADDRNOTAVAIL;
   if (error != EADDRNOTAVAIL) return -error;
   return remote.port == Port{} ? -ECONNREFUSED : -ENETUNREACH;
 }

@@ -65,6 +65,19 @@ def refused_after_the_error_was_read():
         yield s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
+@case("connect", "bind", "SO_REUSEADDR")
+def the_same_connection_twice():
+    first, second = tcp(), tcp()
+    for s in first, second:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    first.bind((OWN, 0))
+    second.bind(first.getsockname())
+    yield outcome(first.connect, (PEER, PORT))
+    yield outcome(second.connect, (PEER, PORT))
+    first.sendall(b"echo\nhello")
+    yield receive_all(first, 5)
+
+
 @case("connect", "getpeername", "getsockname", "SO_ERROR")
 def nonblocking_connect():
     s = tcp()
