@@ -124,8 +124,7 @@ def compare(shim, module, rows):
 def write_document(path, modules, rows):
     lines = [
         "# CPython's tests of sockets", "",
-        "Written by `sockets/preload/cpython_suite.py --out`: `libpython3.11-testsuite` on the "
-        "kernel's", "sockets, and under the shim with the tests' HOST at the "
+        "Written by `./dev cpython`: `libpython3.11-testsuite` on the kernel's", "sockets, and under the shim with the tests' HOST at the "
         "device's address, so that", "both ends of every connection are ours. "
         "\"Taken\" counts the sockets that Devwire", "had: test_select and "
         "test_poll use pipes alone.", "",
