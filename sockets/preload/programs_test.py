@@ -98,10 +98,10 @@ def data_file(shim):
 
 def receive(s, size=None):
     """Bytes until the end, or so many."""
-    data = b""
+    data = bytearray()
     while (size is None or len(data) < size) and (more := s.recv(1 << 16)):
         data += more
-    return data
+    return bytes(data)
 
 
 # -- HTTP ---------------------------------------------------------------------

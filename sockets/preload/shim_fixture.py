@@ -58,7 +58,11 @@ class Shim:
                 str(self.report_file), *map(str, words)]
 
     def run(self, *words, timeout=120, **more):
-        return subprocess.run(self.command(*words), env=self.env,
+        return self.run_alone(*self.command(*words), timeout=timeout, **more)
+
+    def run_alone(self, *words, timeout=120, **more):
+        """Without devwire-run."""
+        return subprocess.run(list(map(str, words)), env=self.env,
                               capture_output=True, text=True, timeout=timeout,
                               check=False, **more)
 
