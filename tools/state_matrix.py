@@ -35,7 +35,7 @@ def enumerators(text, enum):
 
 
 def cells_of(text, table):
-    """{state: [(next state, out)]} of the table that `table`() returns."""
+    """{state: [(next state, segments out)]} of the table that `table`() returns."""
     body = re.search(re.escape(table) + r"\(\) \{(.*?)\n\}\n", text, re.S)
     if body is None:
         return {}
@@ -43,9 +43,10 @@ def cells_of(text, table):
     rows = re.split(r"\{State::k(\w+),\s*(?=\{\{)", body.group(1))
     for state, row in zip(rows[1::2], rows[2::2]):
         result[state] = [
-            ("CLOSED" if next_state == "kC" else words(next_state[8:]), out)
+            ("CLOSED" if next_state == "kC" else words(next_state[8:]),
+             re.findall(r'"([^"]+)"', out))
             for next_state, out in re.findall(
-                r'\{(kC|State::k\w+),\s*"([^"]*)"\}', row)]
+                r'\{(kC|State::k\w+),\s*("[^}]*)\}', row)]
     return result
 
 
@@ -67,7 +68,7 @@ def table_of(text, states, enum, table):
                 continue
             next_state, out = row[i]
             said = "stays" if next_state == words(state) else next_state
-            line += f" {said}" + (f", `{out}`" if out else "") + " |"
+            line += " " + ", ".join([said, *(f"`{s}`" for s in out)]) + " |"
         lines.append(line)
     return lines, missing
 
