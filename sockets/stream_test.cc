@@ -644,7 +644,10 @@ class EdgeAgain : public testing::Test {
     while (clock.Now() < until) net_.server().stack->Poll();
   }
 
-  TwoStacks net_{{}};
+  explicit EdgeAgain(TwoStacks::Options options = {})
+      : net_(std::move(options)) {}
+
+  TwoStacks net_;
   TwoStacks::Pair pair_ = net_.Connect(std::nullopt, std::nullopt);
   std::unique_ptr<Poller> poller_ = *net_.client().stack->NewPoller();
 };
@@ -658,6 +661,44 @@ TEST_F(EdgeAgain, Writable) {
   PollServer();
   while (*pair_.client->SendHost(bytes) == bytes.size()) continue;
   EXPECT_EQ(Edges(), kWritable) << "the 8 KiB were acknowledged";
+}
+
+// The send buffers are the stack's, not the stream's: what one stream holds of
+// them another may wait for with nothing of its own in flight.
+class SendMemory : public EdgeAgain {
+ protected:
+  SendMemory() : EdgeAgain({.stack = {.host_send_bytes = 32 << 10}}) {}
+  Readiness EdgesWhileAcksCome() {
+    Readiness all = 0;
+    for (int flights = 0; flights < 4; ++flights) {
+      PollServer();
+      all |= Edges();
+    }
+    return all;
+  }
+  TwoStacks::Pair other_ = net_.Connect(std::nullopt, std::nullopt);
+};
+
+TEST_F(SendMemory, WhoFoundNoneIsToldOfTheNext) {
+  std::vector<std::byte> bytes(64 << 10);
+  const std::span<const std::byte> one(bytes.data(), 1);
+  ASSERT_EQ(*other_.client->SendHost(bytes), 32u << 10) << "all there is";
+  ASSERT_TRUE(poller_->Add(*pair_.client, kWritable, Trigger::kEdge, 1).ok());
+  EXPECT_EQ(Edges(), kWritable);
+  ASSERT_EQ(*pair_.client->SendHost(one), 0u);
+  EXPECT_EQ(Edges(), 0) << "nobody has acknowledged anything";
+  EXPECT_EQ(EdgesWhileAcksCome(), kWritable) << "the other's 32 KiB were acknowledged";
+  EXPECT_EQ(*pair_.client->SendHost(one), 1u);
+}
+
+TEST_F(SendMemory, WhoDiesWaitingIsForgotten) {
+  std::vector<std::byte> bytes(64 << 10);
+  ASSERT_EQ(*other_.client->SendHost(bytes), 32u << 10);
+  ASSERT_EQ(*pair_.client->SendHost(bytes), 0u);
+  pair_.client->Abort("waiting");
+  pair_.client.reset();
+  EXPECT_EQ(EdgesWhileAcksCome(), 0);
+  EXPECT_EQ(*other_.client->SendHost({bytes.data(), 1}), 1u);
 }
 
 TEST_F(EdgeAgain, SendCompleted) {

@@ -348,6 +348,7 @@ class Engine final : private FragSink {
   bool Settle(EngineStream& s);
   void GrowSendLimit(EngineStream& s);
   bool HasSendRoom(const EngineStream& s) const;
+  void WakeForSendBuffers();
   bool FrontWaitsForNic(const EngineStream& s) const;
   void MarkDirty(EngineStream& s) {
     if (!s.ListNode<EngineStream, DirtyTag>::is_linked()) dirty_.PushBack(&s);
@@ -454,6 +455,8 @@ class Engine final : private FragSink {
   List<EngineStream, DirtyTag> dirty_;
   // In TIME-WAIT without a handle, the oldest first.
   List<EngineStream, TimeWaitTag> time_waits_;
+  // SendHost() found no buffer for them: not writable until one comes back.
+  List<EngineStream, SendBufferTag> send_buffer_waits_;
   Ring<Echo> echoes_;
   std::array<RxFrame, kBurst> burst_;
   size_t burst_size_ = 0;

@@ -114,9 +114,12 @@ size_t Engine::SendHost(EngineStream& s, std::span<const std::byte> bytes) {
     }
     const bool is_new = room == 0;
     if (is_new) {
-      const auto fresh =
-          s.send_queue.free_spans() > 0 ? send_buffers_.Take() : std::nullopt;
-      if (!fresh.has_value()) break;
+      if (s.send_queue.free_spans() == 0) break;
+      const auto fresh = send_buffers_.Take();
+      if (!fresh.has_value()) {
+        if (!s.waits_for_send_buffer()) send_buffer_waits_.PushBack(&s);
+        break;
+      }
       buffer = *fresh;
       room = SendBuffers::kBufferBytes;
     }

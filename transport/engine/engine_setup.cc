@@ -274,6 +274,7 @@ void Engine::Destroy(EngineStream& s) {
   s.ListNode<EngineStream, DirtyTag>::Unlink();
   s.ListNode<EngineStream, AcceptTag>::Unlink();
   s.ListNode<EngineStream, TimeWaitTag>::Unlink();
+  s.ListNode<EngineStream, SendBufferTag>::Unlink();
   timers_.Set(index, Instant::Never());
   // Not when it gave it up: another stream may have it by now.
   ForgetTuple(s);

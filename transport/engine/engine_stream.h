@@ -39,12 +39,14 @@ enum class UnreachableCause : uint8_t { kNone, kNoRoute, kNoNeighbor, kIcmp };
 struct DirtyTag;
 struct AcceptTag;
 struct TimeWaitTag;
+struct SendBufferTag;
 
 // Lifetime: from Connect or a SYN until the connection is CLOSED, nothing of
 // it is posted for sending, and no handle is held.
 struct EngineStream : ListNode<EngineStream, DirtyTag>,
                       ListNode<EngineStream, AcceptTag>,
-                      ListNode<EngineStream, TimeWaitTag> {
+                      ListNode<EngineStream, TimeWaitTag>,
+                      ListNode<EngineStream, SendBufferTag> {
   static constexpr size_t kMaxCompletions = 512;
 
   EngineStream(const Connection::Options& options, FragSink& sink,
@@ -52,6 +54,10 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
       : connection(options, sink),
         send_queue(send_spans, max_pieces),
         completions(kMaxCompletions) {}
+
+  bool waits_for_send_buffer() const {
+    return ListNode<EngineStream, SendBufferTag>::is_linked();
+  }
 
   StreamId id{};  // {generation, index}
   uint32_t index = 0;

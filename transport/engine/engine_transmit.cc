@@ -33,12 +33,14 @@ bool Engine::Poll() {
   io_.Replenish();
   PollDirty();
   RetireEchoes();
+  WakeForSendBuffers();
   io_.TxFlush();
   return worked_;
 }
 
 Instant Engine::NextDeadline() const {
   if (!dirty_.empty()) return now_;
+  if (!send_buffer_waits_.empty() && send_buffers_.has_free()) return now_;
   return std::min({timers_.NextDeadline(), neighbors_.NextDeadline(),
                    path_mtus_.NextDeadline()});
 }
@@ -263,7 +265,8 @@ void Engine::FinishSends(EngineStream& s) {
     }
     s.send_queue.PopDone();
   }
-  if (s.connection.user_waits() && HasSendRoom(s)) {
+  if (s.connection.user_waits() && HasSendRoom(s) &&
+      !s.waits_for_send_buffer()) {
     s.connection.OnSendRoom(now_);
   }
 }
@@ -274,7 +277,10 @@ Readiness Engine::ReadinessOf(const EngineStream& s) const {
   if (c.readable_bytes() > 0 || c.is_at_end() || s.is_finished) {
     ready |= kReadable;
   }
-  if (s.was_connected && !s.is_finished && HasSendRoom(s)) ready |= kWritable;
+  if (s.was_connected && !s.is_finished && HasSendRoom(s) &&
+      !s.waits_for_send_buffer()) {
+    ready |= kWritable;
+  }
   if (!s.completions.empty()) ready |= kSendCompleted;
   if (s.was_connected) ready |= kConnected;
   if (s.error != TcpError::kNone) ready |= kFailed;
@@ -311,6 +317,14 @@ void Engine::GrowSendLimit(EngineStream& s) {
 bool Engine::HasSendRoom(const EngineStream& s) const {
   const uint64_t unacked = s.send_queue.end() - s.connection.acked_offset();
   return unacked < s.send_limit && s.send_queue.free_spans() > 0;
+}
+
+// All of them, whoever comes first takes it: one alone might not come.
+void Engine::WakeForSendBuffers() {
+  if (!send_buffers_.has_free()) return;
+  while (EngineStream* s = send_buffer_waits_.PopFront()) {
+    MarkDirty(*s);
+  }
 }
 
 }  // namespace devwire

@@ -39,6 +39,7 @@ class SendBuffers {
     free_.pop_back();
     return index;
   }
+  bool has_free() const { return !free_.empty(); }
   void Give(uint32_t index) {
     DCHECK_LT(free_.size(), count_);
     free_.push_back(index);
