@@ -115,6 +115,7 @@ absl::Status ResetAll(ShimConfig config, const ProcessRecord& record) {
   std::vector<Stranded> peers = StrandedIn(record);
   if (peers.empty()) return absl::OkStatus();
   config.stack.max_connections = record.connection_count;
+  config.stack.tcp.syn_retries = 0;  // Behind the RST it would open one anew.
   auto stack = OpenStack(config, kOpenPatience);
   if (!stack.ok()) return stack.status();
   for (int round = 0; round < kRounds && !peers.empty(); ++round) {

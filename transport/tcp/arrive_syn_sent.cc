@@ -14,7 +14,7 @@ Verdict Connection::ArriveInSynSent(const Segment& seg, Instant now) {
       // The reset ends what the peer had of an earlier connection, RFC 9293
       // 3.5.1: our SYN follows it, once, and does not wait for its timer. Linux
       // does the same.
-      if (!retransmit_queue_.empty() &&
+      if (options_.syn_retries > 0 && !retransmit_queue_.empty() &&
           !retransmit_queue_.front().was_retransmitted) {
         retransmit_queue_.MarkFirstLost();
       }

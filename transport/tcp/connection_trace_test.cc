@@ -235,6 +235,14 @@ TEST(SynSentTrace, WrongAckIsReset) {
   t.OutNothing();
 }
 
+TEST(SynSentTrace, WithoutRetriesTheResetIsAll) {
+  Trace::Setup setup;
+  setup.options.syn_retries = 0;
+  Trace t(setup);
+  t.OpenActive().Out("S 0:0(0)");
+  t.In(".  0:0(0) ack 0").Out("R 0:0(0)").OutNothing();
+}
+
 // The peer has an older connection: RFC 9293 3.5.1, half-open discovery. The
 // reset ends it, and the SYN does not wait for its timer; but it follows one
 // such ACK only.
