@@ -134,12 +134,12 @@ end, with_close = sys.argv[1:]
 s = socket.create_connection(("{LINUX}", {PORT}))
 if end != "stuck":
     s.sendall(b"x" * {4 * MIB})
-else:  # As much as is taken without waiting.
-    s.setblocking(False)
+else:  # Until the peer's window is shut, and our queue full.
+    s.settimeout(0.3)
     while True:
         try:
             s.send(b"x" * {MIB})
-        except BlockingIOError:
+        except TimeoutError:
             break
 if with_close == "close":
     s.close()
@@ -186,11 +186,11 @@ HIDDEN = f"""
 import os, signal, socket, time
 listener = socket.create_server(("{OURS}", 80))
 s = socket.create_connection(("{LINUX}", {PORT}))
-s.setblocking(False)
+s.settimeout(0.3)  # The peer's window is shut then, and our queue full.
 try:
     while True:
         s.send(b"x" * {MIB})
-except BlockingIOError:
+except TimeoutError:
     s.close()
 print("ready", flush=True)
 time.sleep(60)
