@@ -224,6 +224,8 @@ def test(shim, _):
     for name in [n for n in shim.env if n.startswith("DEVWIRE_MEMORY_")]:
         del shim.env[name]
     shim.env["DEVWIRE_STACK_MAX_CONNECTIONS"] = str(count + 100)
+    # All of them may have an answer on its way, which takes 16 KiB.
+    shim.env["DEVWIRE_MEMORY_HOST_SEND_BYTES"] = str((count + 100) << 14)
     many_at_a_time(shim, count)
 
 
