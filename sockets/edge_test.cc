@@ -78,7 +78,8 @@ TEST_F(SendMemory, WhoFoundNoneIsToldOfTheNext) {
   EXPECT_EQ(Edges(), kWritable);
   ASSERT_EQ(*pair_.client->SendHost(one), 0u);
   EXPECT_EQ(Edges(), 0) << "nobody has acknowledged anything";
-  EXPECT_EQ(EdgesWhileAcksCome(), kWritable) << "the other's 32 KiB were acknowledged";
+  EXPECT_EQ(EdgesWhileAcksCome(), kWritable)
+      << "the other's 32 KiB were acknowledged";
   EXPECT_EQ(*pair_.client->SendHost(one), 1u);
 }
 

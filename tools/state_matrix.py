@@ -35,7 +35,7 @@ def enumerators(text, enum):
 
 
 def cells_of(text, table):
-    """{state: [(next state, segments out)]} of the table that `table`() returns."""
+    """{state: [(next state, segments out)]} of what `table`() returns."""
     body = re.search(re.escape(table) + r"\(\) \{(.*?)\n\}\n", text, re.S)
     if body is None:
         return {}
