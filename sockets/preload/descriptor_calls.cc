@@ -99,7 +99,7 @@ int64_t Ioctl(Taken& taken, int fd, unsigned long request, void* argument) {
     } else if (socket.is_listener()) {
       return -EINVAL;
     } else if (request == FIONREAD) {
-      answer = socket.BytesReadable();
+      answer = socket.TellBytesReadable();
     } else if (request == SIOCOUTQNSD) {
       answer = socket.BytesNeverSent();
     } else {

@@ -49,12 +49,7 @@ void TakenSocket::OnOptions() {
   urgent_inline_ = options.Int(SOL_SOCKET, SO_OOBINLINE, 0) != 0;
   is_corked_ = options.Int(IPPROTO_TCP, TCP_CORK, 0) != 0;
   zerocopy_.set_is_on(options.Int(SOL_SOCKET, SO_ZEROCOPY, 0) != 0);
-  if (is_listener_ || stream_ == nullptr) return;
-  if (ready_.is_readable()) {
-    ShowReadable();
-  } else if (const uint64_t bytes = BytesReadable(); bytes >= low_water_) {
-    ready_.OnMore();
-  }
+  if (!is_listener_ && stream_ != nullptr) ShowReadable();
 }
 
 // -- readiness ----------------------------------------------------------------
@@ -87,10 +82,15 @@ bool TakenSocket::PeerHasEnded() {
          state == TCP_CLOSING || state == TCP_TIME_WAIT;
 }
 
-// After something was read: tcp_stream_is_readable() of Linux.
+// After somebody looked: tcp_stream_is_readable() of Linux. The poller may not
+// have been here yet.
 void TakenSocket::ShowReadable() {
-  if (is_failed_ || has_end_ || BytesReadable() >= low_water_) return;
-  ready_.ClearReadable();
+  if (is_failed_ || has_end_) return;
+  if (BytesReadable() < low_water_) {
+    ready_.ClearReadable();
+  } else if (!ready_.is_readable()) {
+    ready_.OnMore();
+  }
 }
 
 // Both ends have said that nothing more comes: POLLHUP.
@@ -198,6 +198,11 @@ uint64_t TakenSocket::BytesReadable() {
   if (stream_ == nullptr) return 0;
   return inbox_->ReadableBytes(urgent_inline_) +
          (is_devmem_ ? devmem_->held_bytes() : 0);
+}
+
+uint64_t TakenSocket::TellBytesReadable() {
+  if (stream_ != nullptr) ShowReadable();
+  return BytesReadable();
 }
 
 bool TakenSocket::IsAtMark() {

@@ -70,9 +70,9 @@ class TakenSocket {
   int64_t Send(std::span<const iovec> bytes, SendHow how);
   // SO_RCVLOWAT.
   uint64_t low_water() const { return low_water_; }
-  // FIONREAD, SIOCATMARK.
   uint64_t BytesReadable();
-  bool IsAtMark();
+  uint64_t TellBytesReadable();  // FIONREAD: poll(2) says the same from now on
+  bool IsAtMark();               // SIOCATMARK
   // SIOCOUTQ: bytes that the peer has not acknowledged, queued ones included.
   uint64_t BytesUnsent();
   uint64_t BytesNeverSent();  // SIOCOUTQNSD
