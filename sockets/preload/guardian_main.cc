@@ -92,16 +92,19 @@ void AskOnce(Stack& stack, std::vector<Stranded>* peers) {
   }
   const MonotonicClock clock;
   const Instant until = clock.Now() + kRound;
-  std::vector<Stranded> silent = *peers;
-  while (!silent.empty() && clock.Now() < until) {
-    const timespec nap = {0, 1'000'000};
-    if (!stack.Poll()) nanosleep(&nap, nullptr);
+  std::vector<Stranded> silent;
+  while (true) {
+    while (stack.Poll() && clock.Now() < until) {  // All answers, then a look.
+    }
     silent.clear();
     for (size_t i = 0; i < asked.size(); ++i) {
       if (asked[i] == nullptr) continue;  // No route, no room: nothing to do.
       const auto info = asked[i]->Info();
       if (info.ok() && info->segments_in == 0) silent.push_back((*peers)[i]);
     }
+    if (silent.empty() || clock.Now() >= until) break;
+    const timespec nap = {0, 1'000'000};
+    nanosleep(&nap, nullptr);
   }
   for (auto& stream : asked) {
     if (stream != nullptr) stream->Abort("the process is dead");

@@ -20,11 +20,10 @@ namespace {
 class TakenSocketTest : public testing::Test {
  protected:
   TakenSocketTest() {
-    EXPECT_EQ(
-        TakenSocket::Make(std::move(pair_.server),
-                          std::make_shared<KernelSocket>(AF_INET), &taken_,
-                          &fd_),
-        0);
+    EXPECT_EQ(TakenSocket::Make(std::move(pair_.server),
+                                std::make_shared<KernelSocket>(AF_INET),
+                                &taken_, &fd_),
+              0);
   }
   ~TakenSocketTest() override { close(fd_); }
 
@@ -33,9 +32,8 @@ class TakenSocketTest : public testing::Test {
     const std::vector<std::byte> some(bytes);
     const uint64_t before = *taken_->stream()->ReadableBytes();
     EXPECT_EQ(*pair_.client->SendHost(some), bytes);
-    return net_.Until([&] {
-      return *taken_->stream()->ReadableBytes() == before + bytes;
-    });
+    return net_.Until(
+        [&] { return *taken_->stream()->ReadableBytes() == before + bytes; });
   }
   bool IsReadable() const {
     pollfd p = {fd_, POLLIN, 0};

@@ -230,8 +230,9 @@ class Engine final : private FragSink {
   struct PoolUse {
     std::vector<uint32_t> slot_fills;
     uint64_t fills = 0;
-    uint32_t streams = 0;  // That receive into it.
-    uint32_t reserve = 0;  // Free slots below which text is dropped.
+    uint32_t streams = 0;     // That receive into it.
+    uint32_t slot_quota = 0;  // Of each, as it was last shared out.
+    uint32_t reserve = 0;     // Free slots below which text is dropped.
     bool is_revoked = false;
   };
   struct QueueInfo {
@@ -403,6 +404,7 @@ class Engine final : private FragSink {
   void TakeShare(EngineStream& s);
   uint32_t UsableSlots(PoolId pool) const;
   void ShareOut(PoolId pool);
+  void SetShare(EngineStream& s);
   bool IsAcceptable(Listening& l) const {
     return !l.ready.empty() || device_error_ != 0 || IsRevoked(l.pool);
   }

@@ -155,14 +155,22 @@ ReceiveLimits Engine::LimitsOf(PoolId id, uint32_t streams,
           .slot_quota = quota};
 }
 
-// A stream of this pool came or went.
+void Engine::SetShare(EngineStream& s) {
+  const PoolId home = s.pool.value_or(kHostPool);
+  s.connection.SetReceiveLimits(
+      LimitsOf(home, pool_use_[static_cast<size_t>(home)].streams,
+               s.receive_budget_bytes));
+}
+
+// A stream of this pool came or went. The more there are, the less often their
+// shares change by it: of thousands, one does not cost a look at all.
 void Engine::ShareOut(PoolId id) {
-  const uint32_t streams = pool_use_[static_cast<size_t>(id)].streams;
+  PoolUse& use = pool_use_[static_cast<size_t>(id)];
+  const uint32_t quota = LimitsOf(id, use.streams, UINT64_MAX).slot_quota;
+  if (quota == use.slot_quota) return;
+  use.slot_quota = quota;
   for (auto& s : streams_) {
-    if (s != nullptr && s->pool.value_or(kHostPool) == id) {
-      s->connection.SetReceiveLimits(
-          LimitsOf(id, streams, s->receive_budget_bytes));
-    }
+    if (s != nullptr && s->pool.value_or(kHostPool) == id) SetShare(*s);
   }
 }
 
@@ -170,7 +178,9 @@ void Engine::ShareOut(PoolId id) {
 void Engine::TakeShare(EngineStream& s) {
   const PoolId home = s.pool.value_or(kHostPool);
   s.has_share = true;
-  if (++pool_use_[static_cast<size_t>(home)].streams > 1) ShareOut(home);
+  ++pool_use_[static_cast<size_t>(home)].streams;
+  ShareOut(home);
+  SetShare(s);
 }
 
 Connection::Options Engine::ConnectionOptions(

@@ -213,7 +213,7 @@ void Engine::OpenByCookie(const RxFrame& frame, const ParsedFrame& parsed,
   Segment ack = segment;
   TakeText(frame, parsed, *s, &ack);
   CountOpening(frame, s->connection.OpenByCookie(syn, ack, now_));
-  ShareOut(s->pool.value_or(kHostPool));  // Its limits were those of one alone.
+  SetShare(*s);  // Its limits were those of one alone.
   counters_.Count(EngineEvent::kCookiesAccepted);
   if (s->connection.state() != State::kClosed) {
     StartSteering(*s, /*hold_handshake=*/false);
