@@ -52,8 +52,8 @@ class Net {
                           .poll = [this] { stack_->Poll(); }});
   }
 
-  void Connect() {
-    CHECK(peer_->Connect(Port{1000}, {}));
+  void Connect(Port from = Port{1000}) {
+    CHECK(peer_->Connect(from, {}));
     CHECK(Until([&] {
       stream_ = listener_->TryAccept().value();
       return stream_ != nullptr;
@@ -93,6 +93,10 @@ class Net {
   Stack& stack() { return *stack_; }
   HandPeer& peer() { return *peer_; }
   Stream& stream() { return *stream_; }
+  std::unique_ptr<Stream> TakeStream() { return std::move(stream_); }
+  // The first SYN is never answered for: with room for one, the next gets a
+  // cookie.
+  bool LeaveHalfOpen();
   Listener& listener() { return *listener_; }
 
  private:
@@ -205,19 +209,42 @@ std::vector<std::byte> Syn(const IpAddress& source,
   return frame;
 }
 
+bool Net::LeaveHalfOpen() {
+  const uint64_t before = stack_->Counters()->streams_opened;
+  return Until([&] {
+    peer_->SendRaw(Syn(kPeer, kStack, stack_->mac()));
+    return stack_->Counters()->streams_opened == before + 1;
+  });
+}
+
 // RFC 4987 3.6: with timestamps a cookie keeps what the SYN offered, ECN too.
 TEST(OnTheWire, ACookieKeepsWhatTheSynOffered) {
   Net net({}, /*max_half_open=*/1);
-  // The first SYN is never answered for; the next finds no room.
-  ASSERT_TRUE(net.Until([&] {
-    net.peer().SendRaw(Syn(kPeer, kStack, {2, 0, 0, 0, 0, 1}));
-    return net.stack().Counters()->streams_opened == 1;
-  }));
+  ASSERT_TRUE(net.LeaveHalfOpen());
   net.Connect();
   EXPECT_EQ(net.Counted("kCookiesAccepted"), 1u);
   EXPECT_TRUE(net.stream().Info()->ecn);
   EXPECT_EQ(net.stream().tcp_info()->tcpi_snd_wscale, 7);
   EXPECT_EQ(net.stream().Info()->snd_mss, 1460u - 12);
+}
+
+// RFC 9293 SHLD-14: its SYN-ACK has the window of a stream that is alone, and
+// what is offered is not taken back when the stream gets its share.
+TEST(OnTheWire, ACookieKeepsTheWindowThatItOffered) {
+  Net net({}, /*max_half_open=*/1);
+  std::vector<std::unique_ptr<Stream>> others;
+  for (uint16_t i = 0; i < 600; ++i) {  // 24 KiB for each.
+    net.Connect(Port{static_cast<uint16_t>(3000 + i)});
+    others.push_back(net.TakeStream());
+  }
+  ASSERT_TRUE(net.LeaveHalfOpen());
+  net.Connect();
+  ASSERT_EQ(net.Counted("kCookiesAccepted"), 1u);
+  EXPECT_EQ(net.peer().last().wnd, 65535);
+  constexpr uint32_t kSegment = 1448;
+  net.peer().Send(0, kSegment);
+  ASSERT_TRUE(net.Until([&] { return net.peer().acked() == kSegment; }));
+  EXPECT_GE(kSegment + net.peer().window(), 65535u);
 }
 
 // A listener's own knobs: the SYN-ACK has them, by a cookie as by a stream.
@@ -230,12 +257,7 @@ TEST(OnTheWire, TheSynAckHasTheListenersKnobs) {
   for (const bool by_cookie : {false, true}) {
     SCOPED_TRACE(by_cookie ? "by a cookie" : "by a stream");
     Net net({}, /*max_half_open=*/1, {.knobs = knobs});
-    ASSERT_TRUE(net.Until([&] {
-      if (by_cookie) {  // No room for another.
-        net.peer().SendRaw(Syn(kPeer, kStack, {2, 0, 0, 0, 0, 1}));
-      }
-      return !by_cookie || net.stack().Counters()->streams_opened == 1;
-    }));
+    ASSERT_TRUE(!by_cookie || net.LeaveHalfOpen());
     net.Connect();
     EXPECT_EQ(net.Counted("kCookiesAccepted"), by_cookie ? 1u : 0u);
     EXPECT_EQ(Ttl(net.peer().last_frame()), 9);

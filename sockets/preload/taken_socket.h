@@ -70,7 +70,7 @@ class TakenSocket {
   int64_t Send(std::span<const iovec> bytes, SendHow how);
   // SO_RCVLOWAT.
   uint64_t low_water() const { return low_water_; }
-  uint64_t BytesReadable();
+  uint64_t BytesReadable();      // That have arrived
   uint64_t TellBytesReadable();  // FIONREAD: poll(2) says the same from now on
   bool IsAtMark();               // SIOCATMARK
   // SIOCOUTQ: bytes that the peer has not acknowledged, queued ones included.

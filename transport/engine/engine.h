@@ -384,7 +384,7 @@ class Engine final : private FragSink {
     FourTuple tuple;
     std::optional<PoolId> pool;
     const StreamSettings& settings;
-    bool is_half_open = false;     // No share of the pool yet.
+    bool takes_share = true;       // Of the pool; else later: TakeShare().
     std::optional<SeqNum> cookie;  // The ISS, and it is acknowledged.
   };
   EngineStream* NewStream(const NewStreamOptions& open, OpenError* error);

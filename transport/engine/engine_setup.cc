@@ -240,7 +240,7 @@ EngineStream* Engine::NewStream(const NewStreamOptions& open,
   streams_[s.index] = std::move(stream);
   ++stream_count_;
   counters_.connections_opened.Add();
-  if (!open.is_half_open) TakeShare(s);
+  if (open.takes_share) TakeShare(s);
   *error = OpenError::kNone;
   return &s;
 }

@@ -72,7 +72,7 @@ void Engine::OpenHalf(const RxFrame& frame, const ParsedFrame& parsed,
   EngineStream* s = NewStream({.tuple = parsed.tuple,
                                .pool = l.pool,
                                .settings = l.settings,
-                               .is_half_open = true},
+                               .takes_share = false},
                               &error);
   if (s == nullptr) {
     return DropFrame(frame, RefusalOf(error));
@@ -185,6 +185,7 @@ void Engine::OpenByCookie(const RxFrame& frame, const ParsedFrame& parsed,
   EngineStream* s = NewStream({.tuple = parsed.tuple,
                                .pool = l.pool,
                                .settings = l.settings,
+                               .takes_share = false,
                                .cookie = segment.ack - 1},
                               &error);
   if (s == nullptr) {
@@ -213,7 +214,7 @@ void Engine::OpenByCookie(const RxFrame& frame, const ParsedFrame& parsed,
   Segment ack = segment;
   TakeText(frame, parsed, *s, &ack);
   CountOpening(frame, s->connection.OpenByCookie(syn, ack, now_));
-  SetShare(*s);  // Its limits were those of one alone.
+  TakeShare(*s);  // Until now its limits were those of one alone.
   counters_.Count(EngineEvent::kCookiesAccepted);
   if (s->connection.state() != State::kClosed) {
     StartSteering(*s, /*hold_handshake=*/false);
