@@ -245,6 +245,12 @@ TEST(OnTheWire, ACookieKeepsTheWindowThatItOffered) {
   net.peer().Send(0, kSegment);
   ASSERT_TRUE(net.Until([&] { return net.peer().acked() == kSegment; }));
   EXPECT_GE(kSegment + net.peer().window(), 65535u);
+  // Which is not to say that it may hold more of the pool than the others.
+  for (uint32_t sent = kSegment; sent < 40 * kSegment; sent += kSegment) {
+    net.peer().Send(sent, kSegment);
+    net.stack().Poll();
+  }
+  EXPECT_TRUE(net.Until([&] { return net.Dropped("kOutOfSlots") > 0; }));
 }
 
 // A listener's own knobs: the SYN-ACK has them, by a cookie as by a stream.
