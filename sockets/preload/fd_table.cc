@@ -8,6 +8,17 @@
 #include "sockets/preload/real_libc.h"
 
 namespace devwire::preload {
+namespace {
+
+// Who gets SIGIO and SIGURG. F_SETOWN of fcntl(2)
+void MoveOwner(int from, int to) {
+  f_owner_ex owner = {};
+  if (real().fcntl(from, F_GETOWN_EX, &owner) != 0 || owner.pid == 0) return;
+  real().fcntl(to, F_SETOWN_EX, &owner);
+  real().fcntl(to, F_SETSIG, real().fcntl(from, F_GETSIG));
+}
+
+}  // namespace
 
 std::shared_ptr<TakenSocket> FdTable::FindTaken(int fd) {
   if (state(fd) != State::kTaken) return nullptr;
@@ -86,6 +97,7 @@ int64_t FdTable::Replace(const std::shared_ptr<KernelSocket>& kernel,
       // O_NONBLOCK is of the open file.
       const int flags = real().fcntl(fd, F_GETFL);
       real().fcntl(made, F_SETFL, flags & (O_NONBLOCK | O_ASYNC));
+      MoveOwner(fd, made);
     }
     int error = 0;
     const bool closes = taken != nullptr || entry.closes_on_exec;

@@ -2,6 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "sockets/preload/real_libc.h"
@@ -131,6 +134,24 @@ void ReadyFd::ForgetError() {
   int error = 0;
   socklen_t size = sizeof(error);
   real().getsockopt(application_, SOL_SOCKET, SO_ERROR, &error, &size);
+}
+
+// send_sigurg() of Linux.
+void ReadyFd::SignalUrgent() {
+  f_owner_ex owner = {};
+  if (real().fcntl(application_, F_GETOWN_EX, &owner) != 0) return;
+  if (owner.pid == 0) return;
+  switch (owner.type) {
+    case F_OWNER_TID:
+      (void)syscall(SYS_tgkill, getpid(), owner.pid, SIGURG);
+      break;
+    case F_OWNER_PID:
+      (void)kill(owner.pid, SIGURG);
+      break;
+    case F_OWNER_PGRP:
+      (void)kill(-owner.pid, SIGURG);
+      break;
+  }
 }
 
 int ReadyFd::SetErrorQueue(bool has_some) {

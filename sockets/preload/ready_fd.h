@@ -48,6 +48,9 @@ class ReadyFd {
   void OnError();
   // OnError() was told to the application: POLLERR ends, the rest stays.
   void ForgetError();
+  // Urgent data has come: SIGURG for the descriptor's owner (F_SETOWN of
+  // fcntl(2)), if it has one. POLLPRI cannot be shown.
+  void SignalUrgent();
   // POLLERR, as with something in a socket's error queue: it comes and goes.
   // 0 or an errno: no descriptor is left for it, and nothing changed.
   int SetErrorQueue(bool has_some);

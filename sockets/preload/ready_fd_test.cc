@@ -2,10 +2,14 @@
 #include "sockets/preload/ready_fd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include <atomic>
 
 #include "gtest/gtest.h"
 
@@ -142,6 +146,29 @@ TEST_F(ReadyFdTest, AnErrorQueueMakesEdges) {
     EXPECT_EQ(edges(), 0);
   }
   close(epoll);
+}
+
+// -- SIGURG -------------------------------------------------------------------
+
+std::atomic<int> urgent_signals = 0;
+
+TEST_F(ReadyFdTest, UrgentDataSignalsTheOwner) {
+  struct sigaction counts = {};
+  struct sigaction before = {};
+  counts.sa_handler = [](int) { ++urgent_signals; };
+  sigaction(SIGURG, &counts, &before);
+  ready_.SignalUrgent();
+  EXPECT_EQ(urgent_signals, 0) << "nobody's";
+  const f_owner_ex owners[] = {{F_OWNER_TID, gettid()},
+                               {F_OWNER_PID, getpid()},
+                               {F_OWNER_PGRP, getpgrp()}};
+  for (const f_owner_ex& owner : owners) {
+    ASSERT_EQ(fcntl(fd_, F_SETOWN_EX, &owner), 0);
+    urgent_signals = 0;
+    ready_.SignalUrgent();
+    EXPECT_EQ(urgent_signals, 1) << owner.type;
+  }
+  sigaction(SIGURG, &before, nullptr);
 }
 
 // Without descriptors it says so, and nothing changes.

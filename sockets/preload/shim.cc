@@ -360,9 +360,10 @@ int64_t Shim::Follow(TakenSocket& socket, int fd, bool is_accepted) {
   const absl::Status added =
       socket.is_listener()
           ? poller_->Add(*socket.listener(), Trigger::kEdge, user_data)
-          : poller_->Add(*socket.stream(),
-                         kReadable | kWritable | kConnected | kSendCompleted,
-                         Trigger::kEdge, user_data);
+          : poller_->Add(
+                *socket.stream(),
+                kReadable | kWritable | kConnected | kSendCompleted | kReported,
+                Trigger::kEdge, user_data);
   if (!added.ok()) return -ENOBUFS;
   account_.Taken(fd, Describe(socket, is_accepted));
   return 0;

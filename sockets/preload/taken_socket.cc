@@ -65,6 +65,10 @@ void TakenSocket::OnReady(Readiness what) {
     }
     if (BytesReadable() >= low_water_) ready_.OnMore();
   }
+  if ((what & kReported) != 0 && stream_ != nullptr) {
+    const auto reports = stream_->TakeReports();
+    if (reports.ok() && (*reports & kReportUrgent) != 0) ready_.SignalUrgent();
+  }
   if ((what & (kSendCompleted | kFailed)) != 0) OnSendsDone();
   if ((what & kFailed) != 0 && stream_ != nullptr) LookForFailure();
   waiting_.Wake();
