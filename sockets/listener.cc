@@ -70,4 +70,15 @@ absl::StatusOr<std::unique_ptr<Stream>> Listener::Accept(
   return nullptr;
 }
 
+absl::Status Listener::SetDeferAccept(Duration most) {
+  if (most < Duration()) {
+    return ErrnoStatus(EINVAL, absl::StrFormat("a time of %g s to defer accept "
+                                               "is negative: use 0 or more",
+                                               most.seconds()));
+  }
+  if (absl::Status status = core_->Usable(); !status.ok()) return status;
+  return core_->Call(
+      [&] { core_->engine->SetDeferAccept(ListenerId{id_}, most); });
+}
+
 }  // namespace devwire

@@ -25,6 +25,10 @@ struct ListenOptions {
   // Connections not accepted yet, half-open ones included; further SYNs are
   // dropped and counted. 1 to 4096.
   uint32_t backlog = 128;
+  // Other listeners that say so too may have the same port; each connection
+  // goes to one of them, as its 4-tuple tells (SO_REUSEPORT). Otherwise the
+  // second one is refused: EADDRINUSE.
+  bool reuse_port = false;
   // Accepted streams inherit them, from their SYN-ACK on; none: the stack's.
   std::optional<StreamKnobs> knobs;
   std::string congestion;  // of accepted streams; empty: that of the knobs
@@ -41,6 +45,11 @@ class Listener {
   // Waits for one. DeadlineExceeded (ETIMEDOUT), Cancelled (ECANCELED).
   absl::StatusOr<std::unique_ptr<Stream>> Accept(
       Duration timeout, const CancelFlag* cancel = nullptr);
+
+  // Connections that carry no data yet are accepted only after `most`, counted
+  // from their handshake (TCP_DEFER_ACCEPT); 0: at once. Of those whose
+  // handshake comes later. EINVAL: negative.
+  absl::Status SetDeferAccept(Duration most);
 
   Endpoint local() const { return local_; }
 

@@ -252,6 +252,41 @@ TEST(Settings, ValuesOutOfRangeAreNamed) {
   EXPECT_EQ(ErrnoOf(pair.client->SetNoDelay(true)), EBADF);
 }
 
+// A peer that reads nothing: without a mark the queue fills, with one only as
+// far; and a writer is woken at half of it.
+TEST(Settings, NotSentLowWaterBoundsWhatIsQueued) {
+  constexpr uint64_t kMark = 32 << 10;  // The queue begins with 64 KiB.
+  constexpr uint64_t kWrite = 4 << 10;
+  TwoStacks net({});
+  TwoStacks::Pair pair = net.Connect(std::nullopt, std::nullopt);
+  auto poller = *net.client().stack->NewPoller();
+  const std::vector<std::byte> bytes(kWrite);
+  const auto fill = [&] {
+    (void)net.Until([&] { return *pair.client->SendHost(bytes) == 0; }, 300_ms);
+    (void)net.Until([] { return false; }, 20_ms);
+    while (*pair.client->SendHost(bytes) > 0) continue;
+    return pair.client->Info()->bytes_unsent;
+  };
+  ASSERT_TRUE(pair.client->SetNotSentLowWater(kMark).ok());
+  EXPECT_GE(fill(), kMark);
+  EXPECT_LT(fill(), kMark + kWrite);
+
+  ASSERT_TRUE(poller->Add(*pair.client, kWritable, Trigger::kLevel, 1).ok());
+  std::array<Poller::Ready, 1> ready;
+  std::vector<std::byte> room(4 << 10);
+  uint64_t unsent = 0;
+  ASSERT_TRUE(net.Until([&] {
+    (void)*pair.server->Read(room);
+    unsent = pair.client->Info()->bytes_unsent;
+    return *poller->Wait(ready, 0_ms) > 0;
+  }));
+  EXPECT_LT(unsent, kMark / 2 + kWrite)
+      << "not for the first segment that left";
+
+  ASSERT_TRUE(pair.client->SetNotSentLowWater(0).ok());
+  EXPECT_GT(fill(), kMark + kWrite);
+}
+
 // A peer that is gone without a word is noticed by keep-alives alone.
 TEST(Settings, KeepAliveNoticesThePeersDeath) {
   TwoStacks::Options options;

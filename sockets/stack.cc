@@ -163,8 +163,11 @@ absl::StatusOr<std::unique_ptr<Listener>> Stack::Listen(
   Engine::ListenResult result;
   absl::Status failure;
   const absl::Status called = core_->Call([&] {
-    result = core_->engine->Listen(local.ip, local.port, options.memory,
-                                   options.backlog, &*settings);
+    result = core_->engine->Listen({.local = local,
+                                    .pool = options.memory,
+                                    .backlog = options.backlog,
+                                    .shares_port = options.reuse_port,
+                                    .settings = &*settings});
     failure = OpenErrorStatus(result.error, local, options.memory, *core_);
   });
   if (!called.ok()) return called;

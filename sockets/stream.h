@@ -88,7 +88,8 @@ class Stream {
                                          std::span<const DeviceSpan> spans,
                                          uint64_t cookie);
   // Copies host bytes into the stack's send buffers. Returns how many it took:
-  // 0 when the queue is full.
+  // fewer when the stream's send queue is full, or the buffers, which all host
+  // streams of the stack share, are. Wait for kWritable.
   absl::StatusOr<size_t> SendHost(std::span<const std::byte> bytes);
 
   // Completions of SendDevice() so far, oldest first. After a failure of the
@@ -118,10 +119,15 @@ class Stream {
   absl::Status SetQuickAck(bool is_on);
   // Empty: off. From now on, or from the connection on.
   absl::Status SetKeepAlive(const std::optional<KeepAliveOptions>& options);
-  // Empty: StreamKnobs::data_retries alone decide (TCP_USER_TIMEOUT).
+  // Empty: StreamKnobs::data_retries alone decide (TCP_USER_TIMEOUT). What is
+  // under way when it is set has waited since it was sent.
   absl::Status SetUserTimeout(std::optional<Duration> timeout);
   // The DSCP of every packet of this stream, 0 to 63. RFC 2474.
   absl::Status SetDscp(uint8_t dscp);
+  // Sending takes no more while `bytes` or more were queued and never sent, and
+  // kWritable waits until less than half of that is: what is sent can still be
+  // decided late (TCP_NOTSENT_LOWAT). 0: only the send queue's size counts.
+  absl::Status SetNotSentLowWater(uint64_t bytes);
   // What was queued so far is urgent. Read in line, as RFC 6093 2.1 has it; new
   // protocols should not use it (RFC 9293 SHLD-13).
   absl::Status MarkUrgent();

@@ -48,8 +48,9 @@ absl::Status Stream::SetUserTimeout(std::optional<Duration> timeout) {
       return status;
     }
   }
-  return OnEngine(
-      [&](Engine&, EngineStream& s) { s.connection.SetUserTimeout(timeout); });
+  return OnEngine([&](Engine& engine, EngineStream& s) {
+    engine.SetUserTimeout(s, timeout);
+  });
 }
 
 absl::Status Stream::SetDscp(uint8_t dscp) {
@@ -59,6 +60,12 @@ absl::Status Stream::SetDscp(uint8_t dscp) {
   }
   return OnEngine(
       [&](Engine& engine, EngineStream& s) { engine.SetDscp(s, dscp); });
+}
+
+absl::Status Stream::SetNotSentLowWater(uint64_t bytes) {
+  return OnEngine([&](Engine& engine, EngineStream& s) {
+    engine.SetNotSentLowWater(s, bytes == 0 ? UINT64_MAX : bytes);
+  });
 }
 
 absl::Status Stream::MarkUrgent() {

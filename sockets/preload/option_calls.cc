@@ -56,6 +56,10 @@ int64_t SetOption(Taken& taken, int fd, int level, int name, const void* value,
     taken.socket->OnOptions();
     taken.shim->Push();  // Off goes the cork, out go the bytes.
   }
+  if (Listener* const listener = taken.socket->listener();
+      listener != nullptr && level == IPPROTO_TCP && name == TCP_DEFER_ACCEPT) {
+    (void)listener->SetDeferAccept(DeferAcceptOf(kernel.options()));
+  }
   return 0;
 }
 

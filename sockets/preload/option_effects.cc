@@ -123,6 +123,19 @@ StreamKnobs KnobsOf(const SocketOptions& set, const OptionDefaults& defaults) {
   return knobs;
 }
 
+// secs_to_retrans() of Linux.
+Duration DeferAcceptOf(const SocketOptions& set) {
+  const int wanted = set.Int(IPPROTO_TCP, TCP_DEFER_ACCEPT, 0);
+  if (wanted <= 0) return Duration();
+  int seconds = 1;
+  int step = 1;
+  for (int i = 1; seconds < wanted && i < 255; ++i) {
+    step = std::min(2 * step, 120);
+    seconds += step;
+  }
+  return Seconds(seconds);
+}
+
 void ApplyOption(const SocketOptions& set, const OptionDefaults& defaults,
                  int level, int name, Stream& stream) {
   const int value = set.Int(level, name, 0);
@@ -147,6 +160,9 @@ void ApplyOption(const SocketOptions& set, const OptionDefaults& defaults,
     case TCP_KEEPINTVL:
     case TCP_KEEPCNT:
       (void)stream.SetKeepAlive(KeepAliveOf(set, defaults));
+      break;
+    case TCP_NOTSENT_LOWAT:
+      (void)stream.SetNotSentLowWater(static_cast<uint32_t>(value));
       break;
     case TCP_USER_TIMEOUT:
       (void)stream.SetUserTimeout(UserTimeoutOf(set));

@@ -25,6 +25,10 @@ struct OptionDefaults {
 // What the application has set before connect or listen.
 StreamKnobs KnobsOf(const SocketOptions& set, const OptionDefaults& defaults);
 
+// TCP_DEFER_ACCEPT: what getsockopt(2) answers, the next of Linux's times for
+// sending a SYN-ACK again; 0: not set.
+Duration DeferAcceptOf(const SocketOptions& set);
+
 // One option of a connected stream, which was just set.
 void ApplyOption(const SocketOptions& set, const OptionDefaults& defaults,
                  int level, int name, Stream& stream);

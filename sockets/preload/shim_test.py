@@ -9,6 +9,7 @@ failed.
 """
 
 import collections
+import contextlib
 import errno
 import hashlib
 import os
@@ -87,9 +88,19 @@ def serve_case(s):
         s.send(b"c", socket.MSG_OOB)
         s.sendall(b"de")
         s.recv(1)
+    elif words[0] == "full":  # The port of a listener that takes no more.
+        full = socket.create_server(("", 0), backlog=0, family=s.family,
+                                    dualstack_ipv6=True)
+        here = [socket.create_connection(full.getsockname()[:2])]
+        s.sendall(b"%d\n" % full.getsockname()[1])
+        s.recv(1)
+        for end in here + [full]:
+            end.close()
     elif words[0] == "call":
         try:
             with socket.create_connection((words[1], int(words[2]))) as other:
+                if len(words) == 4:
+                    time.sleep(float(words[3]))
                 other.sendall(b"hi")
                 echo(other)
         except ConnectionError:  # Its listener was closed.
@@ -99,7 +110,7 @@ def serve_case(s):
 
 
 def serve_and_close(s):
-    with s:
+    with s, contextlib.suppress(ConnectionError):
         serve_case(s)
 
 

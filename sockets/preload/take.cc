@@ -128,10 +128,12 @@ int64_t TakeListener(Shim& shim, int fd,
   options.backlog = static_cast<uint32_t>(
       backlog < 0 ? kMost : std::clamp(backlog, 1, kMost));
   options.knobs = KnobsOf(set, shim.option_defaults());
+  options.reuse_port = set.Int(SOL_SOCKET, SO_REUSEPORT, 0) != 0;
   auto binding = shim.BindingFor(Direction::kListen, local);
   if (binding != nullptr) options.memory = binding->pool;
   auto listener = stack->Listen(local, options);
   if (!listener.ok()) return -ErrnoOf(listener.status());
+  (void)(*listener)->SetDeferAccept(DeferAcceptOf(set));
   if (!kernel->bound()) {  // listen(2) has chosen a port.
     const Port port = (*listener)->local().port;
     kernel->Bind({IpAddress(), port}, shim.ports.Claim(port, false, false));

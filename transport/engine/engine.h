@@ -113,13 +113,20 @@ class Engine final : private FragSink {
     ListenerId id{};
     Port port{};
   };
-  // Port 0: a free one. `settings` are those of the streams that come of it;
-  // null: the engine's.
-  ListenResult Listen(const IpAddress& ip, Port port,
-                      std::optional<PoolId> pool, uint32_t backlog,
-                      const StreamSettings* settings = nullptr);
+  struct ListenRequest {
+    Endpoint local;  // Port 0: a free one.
+    std::optional<PoolId> pool;
+    uint32_t backlog = 0;
+    // Others that say so too may listen on the same port.
+    bool shares_port = false;
+    // Of the streams that come of it; null: the engine's.
+    const StreamSettings* settings = nullptr;
+  };
+  ListenResult Listen(const ListenRequest& request);
   // Resets what was not accepted.
   void Unlisten(ListenerId listener);
+  // As in sockets/listener.h; 0: not at all.
+  void SetDeferAccept(ListenerId listener, Duration most);
   std::optional<StreamId> Accept(ListenerId listener);
   // Accept() has a stream, or none will ever come: RevokedPoolOf(),
   // device_error().
@@ -166,7 +173,9 @@ class Engine final : private FragSink {
   void SetCork(EngineStream& s, bool is_on);
   void SetKeepAlive(EngineStream& s,
                     const std::optional<KeepAlive::Options>& options);
+  void SetUserTimeout(EngineStream& s, std::optional<Duration> timeout);
   void SetDscp(EngineStream& s, uint8_t dscp);
+  void SetNotSentLowWater(EngineStream& s, uint64_t bytes);
   Reports TakeReports(EngineStream& s);
 
   Readiness ReadinessOf(const EngineStream& s) const;
@@ -223,7 +232,9 @@ class Engine final : private FragSink {
     uint32_t backlog = 0;     // The most of each of the next two.
     uint32_t half_open = 0;   // Their SYN-ACK is not acknowledged.
     uint32_t acceptable = 0;  // Established, not accepted.
+    // One of all that share the port.
     std::optional<RuleId> rule;
+    Duration defer_accept;  // How long one waits to be of `ready`, for text.
     List<EngineStream, AcceptTag> ready;  // Established, not accepted.
     bool was_ready = false;
   };
@@ -310,6 +321,8 @@ class Engine final : private FragSink {
            l.acceptable < l.backlog;
   }
   void OnHandshakeComplete(EngineStream& s);
+  void DeferOrOffer(EngineStream& s);
+  void Offer(EngineStream& s);
   void LeaveListener(EngineStream& s);
   bool IsAcceptQueueFull(const EngineStream& s) const {
     const Listening& l = listeners_[*s.listener];
@@ -348,7 +361,9 @@ class Engine final : private FragSink {
   void SetTimer(EngineStream& s);
   bool Settle(EngineStream& s);
   void GrowSendLimit(EngineStream& s);
+  bool MayQueue(const EngineStream& s) const;
   bool HasSendRoom(const EngineStream& s) const;
+  bool IsWritable(const EngineStream& s) const;
   void WakeForSendBuffers();
   bool FrontWaitsForNic(const EngineStream& s) const;
   void MarkDirty(EngineStream& s) {

@@ -102,8 +102,7 @@ SendOutcome Engine::SendDevice(EngineStream& s, uint64_t iova, uint32_t lkey,
 
 size_t Engine::SendHost(EngineStream& s, std::span<const std::byte> bytes) {
   size_t taken = 0;
-  while (taken < bytes.size() &&
-         s.send_queue.end() - s.connection.acked_offset() < s.send_limit) {
+  while (taken < bytes.size() && MayQueue(s)) {
     // What is left in the newest buffer, else another one.
     SendQueue::Span* newest = s.send_queue.newest();
     uint32_t room = 0;

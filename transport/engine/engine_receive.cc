@@ -124,7 +124,7 @@ void Engine::OnTcp(const RxFrame& frame, ParsedFrame& parsed) {
   const std::optional<uint32_t> index = demux_.Find(parsed.tuple);
   if (!index.has_value()) {
     static_cast<TcpHeader&>(segment) = parsed.tcp;
-    const auto listener = ports_.FindListener(parsed.tuple.local.port);
+    const auto listener = ports_.FindListener(parsed.tuple);
     if (listener.has_value()) {
       OnSegmentToListener(frame, parsed, segment, *listener);
     } else {

@@ -22,10 +22,25 @@ void Engine::SetKeepAlive(EngineStream& s,
   MarkDirty(s);  // Its next deadline.
 }
 
+void Engine::SetUserTimeout(EngineStream& s, std::optional<Duration> timeout) {
+  now_ = clock_.Now();
+  s.connection.SetUserTimeout(timeout, now_);
+  MarkDirty(s);  // Its next deadline.
+}
+
 // RFC 9293 MUST-48 and SHLD-21. The 6 bits go unchanged into every header.
 void Engine::SetDscp(EngineStream& s, uint8_t dscp) {
   s.ip.dscp = dscp;
   MakeHeaders(s);
+}
+
+void Engine::SetNotSentLowWater(EngineStream& s, uint64_t bytes) {
+  s.notsent_low_water = bytes;
+  MarkDirty(s);  // It may be writable now.
+}
+
+void Engine::SetDeferAccept(ListenerId listener, Duration most) {
+  listeners_[static_cast<uint32_t>(listener)].defer_accept = most;
 }
 
 void Engine::MakeHeaders(EngineStream& s) {

@@ -317,12 +317,9 @@ void Engine::Destroy(EngineStream& s) {
   ShareOut(home);
 }
 
-Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
-                                    std::optional<PoolId> pool,
-                                    uint32_t backlog,
-                                    const StreamSettings* settings) {
+Engine::ListenResult Engine::Listen(const ListenRequest& request) {
   ListenResult result;
-  result.error = CheckOpen(ip, pool);
+  result.error = CheckOpen(request.local.ip, request.pool);
   if (result.error != OpenError::kNone) return result;
   uint32_t index = 0;
   while (index < listeners_.size() && listeners_[index].is_open) ++index;
@@ -330,6 +327,7 @@ Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
     result.error = OpenError::kTooMany;
     return result;
   }
+  Port port = request.local.port;
   if (port == Port{0}) {
     const auto free = ports_.FreeListenPort();
     if (!free.has_value()) {
@@ -338,21 +336,24 @@ Engine::ListenResult Engine::Listen(const IpAddress& ip, Port port,
     }
     port = *free;
   }
-  if (!ports_.AddListener(port, index)) {
+  const auto other = ports_.FirstListener(port);
+  if (!ports_.AddListener(port, index, request.shares_port)) {
     result.error = OpenError::kPortInUse;
     return result;
   }
   Listening& l = listeners_[index];
   l.is_open = true;
-  l.local = {ip, port};
-  l.pool = pool;
-  l.settings = settings != nullptr ? *settings : options_;
-  l.backlog = backlog;
+  l.local = {request.local.ip, port};
+  l.pool = request.pool;
+  l.settings = request.settings != nullptr ? *request.settings : options_;
+  l.backlog = request.backlog;
+  l.defer_accept = Duration();
   l.half_open = l.acceptable = 0;
   l.was_ready = false;
-  l.rule = io_.AddRule({.kind = FlowMatch::Kind::kListener,
-                        .tuple = {.local = l.local, .remote = {}}},
-                       kControlQueue);
+  l.rule = other ? listeners_[*other].rule
+                 : io_.AddRule({.kind = FlowMatch::Kind::kListener,
+                                .tuple = {.local = l.local, .remote = {}}},
+                               kControlQueue);
   result.id = ListenerId{index};
   result.port = port;
   return result;
@@ -368,8 +369,8 @@ void Engine::Unlisten(ListenerId listener) {
     Abort(*s, TcpError::kAborted);
     Close(*s, /*keep_frags=*/false);
   }
-  io_.RemoveRule(*l.rule);
-  ports_.RemoveListener(l.local.port);
+  ports_.RemoveListener(l.local.port, index);
+  if (!ports_.FirstListener(l.local.port)) io_.RemoveRule(*l.rule);
   l.is_open = false;
   l.rule.reset();
 }
@@ -413,7 +414,7 @@ Engine::ConnectResult Engine::Connect(const Endpoint& remote,
     return demux_.Find(tuple).has_value();
   };
   if (local_port.has_value()) {
-    if (ports_.FindListener(*local_port).has_value() ||
+    if (ports_.FirstListener(*local_port).has_value() ||
         (is_taken(*local_port) && !IsReopenable(tuple))) {
       result.error = OpenError::kPortInUse;
       return result;

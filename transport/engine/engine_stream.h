@@ -93,14 +93,19 @@ struct EngineStream : ListNode<EngineStream, DirtyTag>,
   Ring<SendCompletion> completions;
   uint64_t send_limit = 0;         // Bytes queued and unacknowledged, at most.
   uint64_t send_budget_bytes = 0;  // As far as that grows.
+  // With so many queued that were never sent, no more are taken.
+  uint64_t notsent_low_water = UINT64_MAX;
   uint64_t send_bytes = 0;  // Of the SendDevice() whose spans are finishing.
   bool completions_abandoned = false;  // The handle is gone.
 
   // The user.
   std::optional<uint32_t> listener;  // Not accepted yet.
-  bool is_half_open = false;         // Passive, and its handshake goes on.
-  bool has_share = false;            // Counts among the streams of its pool.
-  bool is_open = true;               // A handle is held, or will be.
+  // Until then it is not offered to accept() without text. Never: not held
+  // back.
+  Instant accept_deadline = Instant::Never();
+  bool is_half_open = false;  // Passive, and its handshake goes on.
+  bool has_share = false;     // Counts among the streams of its pool.
+  bool is_open = true;        // A handle is held, or will be.
   bool was_connected = false;
   bool is_observed = false;  // The observer knows of it.
   bool send_is_closed = false;

@@ -233,6 +233,24 @@ void Engine::OnHandshakeComplete(EngineStream& s) {
   StartSteering(s, /*hold_handshake=*/false);  // If it was deferred.
 }
 
+// Established. A listener that defers wants text first, as Linux does
+// (TCP_DEFER_ACCEPT). Unlike there the handshake is over: the peer gets no
+// SYN-ACK again, and whoever stays silent has a place in the backlog.
+void Engine::DeferOrOffer(EngineStream& s) {
+  const Duration defer = listeners_[*s.listener].defer_accept;
+  if (defer > Duration() && s.connection.readable_bytes() == 0) {
+    s.accept_deadline = now_ + defer;
+  } else {
+    Offer(s);
+  }
+}
+
+void Engine::Offer(EngineStream& s) {
+  s.accept_deadline = Instant::Never();
+  listeners_[*s.listener].ready.PushBack(&s);
+  PublishListener(*s.listener);
+}
+
 // Accepted, or ended before.
 void Engine::LeaveListener(EngineStream& s) {
   Listening& l = listeners_[*s.listener];
@@ -244,6 +262,7 @@ void Engine::LeaveListener(EngineStream& s) {
     --l.acceptable;
   }
   s.ListNode<EngineStream, AcceptTag>::Unlink();
+  s.accept_deadline = Instant::Never();
   s.listener.reset();
 }
 

@@ -29,7 +29,7 @@ void Engine::EndTimeWait(EngineStream& s) {
 // connection answers it with a challenge ACK.
 bool Engine::ReopenTimeWait(const RxFrame& frame, ParsedFrame& parsed,
                             EngineStream& s) {
-  const auto listener = ports_.FindListener(parsed.tuple.local.port);
+  const auto listener = ports_.FindListener(parsed.tuple);
   // A cookie would keep nothing, and so would not know what to be above.
   if (!listener.has_value() || !HasHalfOpenRoom(listeners_[*listener])) {
     return false;

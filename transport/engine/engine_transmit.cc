@@ -79,6 +79,7 @@ void Engine::PollDeadlines() {
       counters_.Count(EngineEvent::kHandshakesWithoutRule);
       ReleaseHandshake(s);
     }
+    if (s.accept_deadline <= now_) Offer(s);
     s.connection.OnDeadline(now_);
     MarkDirty(s);
   }
@@ -217,10 +218,7 @@ void Engine::PollEvents(EngineStream& s) {
           s.is_observed = true;
           observer_->OnConnected(s.index, s.tuple.local, s.tuple.remote);
         }
-        if (s.listener.has_value()) {
-          listeners_[*s.listener].ready.PushBack(&s);
-          PublishListener(*s.listener);
-        }
+        if (s.listener.has_value()) DeferOrOffer(s);
         break;
       case Event::Kind::kError:
         if (s.error == TcpError::kNone) s.error = s.connection.error();
@@ -228,6 +226,7 @@ void Engine::PollEvents(EngineStream& s) {
       case Event::Kind::kReadable:
       case Event::Kind::kPeerClosed:
         ++s.readable_edge;
+        if (s.accept_deadline != Instant::Never()) Offer(s);
         break;
       case Event::Kind::kUrgent:
         s.reports |= kReportUrgent;
@@ -265,8 +264,7 @@ void Engine::FinishSends(EngineStream& s) {
     }
     s.send_queue.PopDone();
   }
-  if (s.connection.user_waits() && HasSendRoom(s) &&
-      !s.waits_for_send_buffer()) {
+  if (s.connection.user_waits() && IsWritable(s)) {
     s.connection.OnSendRoom(now_);
   }
 }
@@ -277,8 +275,7 @@ Readiness Engine::ReadinessOf(const EngineStream& s) const {
   if (c.readable_bytes() > 0 || c.is_at_end() || s.is_finished) {
     ready |= kReadable;
   }
-  if (s.was_connected && !s.is_finished && HasSendRoom(s) &&
-      !s.waits_for_send_buffer()) {
+  if (s.was_connected && !s.is_finished && IsWritable(s)) {
     ready |= kWritable;
   }
   if (!s.completions.empty()) ready |= kSendCompleted;
@@ -301,7 +298,8 @@ void Engine::Publish(EngineStream& s) {
 }
 
 void Engine::SetTimer(EngineStream& s) {
-  timers_.Set(s.index, std::min(s.connection.NextDeadline(), s.rule_deadline));
+  timers_.Set(s.index, std::min({s.connection.NextDeadline(), s.rule_deadline,
+                                 s.accept_deadline}));
 }
 
 // One congestion window in flight, and as much behind it for the time until the
@@ -314,9 +312,22 @@ void Engine::GrowSendLimit(EngineStream& s) {
 
 // What was acknowledged takes no room, though its span is not done: behind a
 // long one the next is taken while the network still has work.
+bool Engine::MayQueue(const EngineStream& s) const {
+  const uint64_t end = s.send_queue.end();
+  return end - s.connection.acked_offset() < s.send_limit &&
+         end - s.connection.sent_offset() < s.notsent_low_water;
+}
+
 bool Engine::HasSendRoom(const EngineStream& s) const {
-  const uint64_t unacked = s.send_queue.end() - s.connection.acked_offset();
-  return unacked < s.send_limit && s.send_queue.free_spans() > 0;
+  return MayQueue(s) && s.send_queue.free_spans() > 0;
+}
+
+// Under a low water mark only at half of it: whoever waits is not woken for
+// every segment that leaves. tcp_stream_memory_free() of Linux.
+bool Engine::IsWritable(const EngineStream& s) const {
+  const uint64_t unsent = s.send_queue.end() - s.connection.sent_offset();
+  return HasSendRoom(s) && !s.waits_for_send_buffer() &&
+         unsent <= (s.notsent_low_water - 1) / 2;
 }
 
 // All of them, whoever comes first takes it: one alone might not come.

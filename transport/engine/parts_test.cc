@@ -524,11 +524,37 @@ TEST(PortTable, ActiveOpensTakeRandomPorts) {
 TEST(PortTable, ListenersTakePortsBelowTheBlocks) {
   PortTable ports(49152, 8, {1, 2});
   EXPECT_EQ(ports.FreeListenPort(), Port{49151});
-  EXPECT_TRUE(ports.AddListener(Port{49151}, 0));
-  EXPECT_FALSE(ports.AddListener(Port{49151}, 1)) << "twice";
+  EXPECT_TRUE(ports.AddListener(Port{49151}, 0, false));
+  EXPECT_FALSE(ports.AddListener(Port{49151}, 1, false)) << "twice";
   EXPECT_EQ(ports.FreeListenPort(), Port{49150});
-  ports.RemoveListener(Port{49151});
+  ports.RemoveListener(Port{49151}, 0);
   EXPECT_EQ(ports.FreeListenPort(), Port{49151});
+}
+
+// SO_REUSEPORT: a 4-tuple belongs to one of those that share a port, and each
+// of them has some.
+TEST(PortTable, ListenersThatSayItShareAPort) {
+  PortTable ports(49152, 8, {1, 2});
+  EXPECT_TRUE(ports.AddListener(Port{80}, 5, true));
+  EXPECT_FALSE(ports.AddListener(Port{80}, 6, false)) << "one alone";
+  EXPECT_TRUE(ports.AddListener(Port{80}, 7, true));
+  EXPECT_EQ(ports.FirstListener(Port{80}), 5u);
+  std::map<uint32_t, int> streams;
+  for (int i = 0; i < 1000; ++i) {
+    const FourTuple here = Tuple(80, static_cast<uint16_t>(i + 1));
+    const auto chosen = ports.FindListener(here);
+    ASSERT_TRUE(chosen.has_value());
+    EXPECT_EQ(ports.FindListener(here), chosen);
+    ++streams[*chosen];
+  }
+  EXPECT_EQ(streams.size(), 2u);
+  EXPECT_GT(streams[5], 400);
+  EXPECT_GT(streams[7], 400);
+  ports.RemoveListener(Port{80}, 5);
+  EXPECT_EQ(ports.FirstListener(Port{80}), 7u);
+  ports.RemoveListener(Port{80}, 7);
+  EXPECT_EQ(ports.FirstListener(Port{80}), std::nullopt);
+  EXPECT_TRUE(ports.AddListener(Port{80}, 8, false)) << "nobody shares now";
 }
 
 // Blocks from 1024 on leave none below them: others do, and active opens
@@ -539,7 +565,7 @@ TEST(PortTable, ListenersFindAPortWhereTheBlocksBeginAt1024) {
   PortTable all(1024, 8, {1, 2});
   const auto port = all.FreeListenPort();
   ASSERT_EQ(port, Port{65535});
-  ASSERT_TRUE(all.AddListener(*port, 0));
+  ASSERT_TRUE(all.AddListener(*port, 0, false));
   EXPECT_EQ(all.FreeListenPort(), Port{65534});
   std::vector<bool> chosen(65536);
   const auto is_taken = [&](Port p) {

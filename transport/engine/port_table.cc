@@ -13,7 +13,7 @@ constexpr uint32_t kPorts = 65536;
 }  // namespace
 
 PortTable::PortTable(uint16_t first, uint8_t block_bits, const HashKey& secret)
-    : block_bits_(block_bits), secret_(secret), listeners_(kPorts, kNobody) {
+    : block_bits_(block_bits), secret_(secret) {
   CHECK_LE(block_bits, 15);
   const uint32_t size = 1u << block_bits;
   first_block_ = (first + size - 1) / size * size;
@@ -27,22 +27,33 @@ PortTable::PortTable(uint16_t first, uint8_t block_bits, const HashKey& secret)
   }
 }
 
-bool PortTable::AddListener(Port port, uint32_t listener) {
-  CHECK_LT(listener, kNobody);
-  uint16_t& entry = listeners_[static_cast<uint16_t>(port)];
-  if (entry != kNobody) return false;
-  entry = static_cast<uint16_t>(listener);
+bool PortTable::AddListener(Port port, uint32_t listener, bool shares) {
+  Listeners& there = listeners_[port];
+  if (!there.members.empty() && !(shares && there.shares)) return false;
+  there.shares = shares;
+  there.members.push_back(listener);
   return true;
 }
 
-void PortTable::RemoveListener(Port port) {
-  listeners_[static_cast<uint16_t>(port)] = kNobody;
+void PortTable::RemoveListener(Port port, uint32_t listener) {
+  const auto found = listeners_.find(port);
+  CHECK(found != listeners_.end());
+  CHECK_EQ(std::erase(found->second.members, listener), 1u);
+  if (found->second.members.empty()) listeners_.erase(found);
 }
 
-std::optional<uint32_t> PortTable::FindListener(Port port) const {
-  const uint16_t listener = listeners_[static_cast<uint16_t>(port)];
-  if (listener == kNobody) return std::nullopt;
-  return listener;
+std::optional<uint32_t> PortTable::FindListener(const FourTuple& tuple) const {
+  const auto found = listeners_.find(tuple.local.port);
+  if (found == listeners_.end()) return std::nullopt;
+  const std::vector<uint32_t>& members = found->second.members;
+  if (members.size() == 1) return members.front();
+  return members[PortHash(tuple, secret_) % members.size()];
+}
+
+std::optional<uint32_t> PortTable::FirstListener(Port port) const {
+  const auto found = listeners_.find(port);
+  if (found == listeners_.end()) return std::nullopt;
+  return found->second.members.front();
 }
 
 std::optional<Port> PortTable::FreeListenPort() const {
@@ -51,7 +62,8 @@ std::optional<Port> PortTable::FreeListenPort() const {
   // cover it; else any: both rules lead to the control queue.
   for (const uint32_t end : {first_block_, kPorts}) {
     for (uint32_t port = end - 1; port >= kFirstUserPort; --port) {
-      if (!IsListening(port)) return Port{static_cast<uint16_t>(port)};
+      const Port free{static_cast<uint16_t>(port)};
+      if (!FirstListener(free)) return free;
     }
   }
   return std::nullopt;
@@ -75,7 +87,7 @@ std::optional<Port> PortTable::Walk(uint32_t offset, Round* round,
     const uint32_t number =
         blocks_[at >> block_bits_] + (at & ((1u << block_bits_) - 1));
     const Port port{static_cast<uint16_t>(number)};
-    if (number != 0 && !IsListening(number) && !is_taken(port)) return port;
+    if (number != 0 && !FirstListener(port) && !is_taken(port)) return port;
   }
   return std::nullopt;
 }

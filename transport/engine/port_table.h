@@ -1,6 +1,8 @@
 // Which local ports are in use, and for what.
 //
-//   listeners       one port each
+//   listeners       one port each; those that say so share one, and of them the
+//                   4-tuple tells which has a connection (socket(7),
+//                   SO_REUSEPORT)
 //   active opens    ports of aligned blocks of 2^k, opened when needed; one
 //                   flow rule covers a block, so SYNs and TIME-WAIT need none
 //                   of their own, and one port serves many destinations
@@ -27,6 +29,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "base/time.h"
 #include "transport/address.h"
 #include "transport/engine/iss.h"
@@ -38,10 +41,14 @@ class PortTable {
   // Blocks are cut from [first, 65535], first rounded up to a whole block.
   PortTable(uint16_t first, uint8_t block_bits, const HashKey& secret);
 
-  // Listening.
-  bool AddListener(Port port, uint32_t listener);
-  void RemoveListener(Port port);
-  std::optional<uint32_t> FindListener(Port port) const;
+  // Listening. False: another one does, and not both `shares`.
+  bool AddListener(Port port, uint32_t listener, bool shares);
+  void RemoveListener(Port port, uint32_t listener);
+  // Of those that share the port, one and the same for a 4-tuple as long as
+  // they stay; who knows no secret cannot choose which.
+  std::optional<uint32_t> FindListener(const FourTuple& tuple) const;
+  // Any of those that listen there.
+  std::optional<uint32_t> FirstListener(Port port) const;
   // A port from 1024 on that nobody listens on: from the top of those below
   // the blocks, then of all.
   std::optional<Port> FreeListenPort() const;
@@ -59,8 +66,10 @@ class PortTable {
   uint8_t block_bits() const { return block_bits_; }
 
  private:
-  static constexpr uint16_t kNobody = UINT16_MAX;
-  bool IsListening(uint32_t port) const { return listeners_[port] != kNobody; }
+  struct Listeners {
+    bool shares = false;
+    std::vector<uint32_t> members;  // In the order in which they came.
+  };
   // A walk over all ports of the open blocks, one destination's.
   struct Round {
     uint32_t next = 0;   // RFC 6056's counter.
@@ -88,7 +97,7 @@ class PortTable {
   std::vector<uint32_t> blocks_;  // First ports, in the order of opening.
   size_t open_blocks_ = 0;        // So many of them are open.
   std::array<Round, kCounters> rounds_{};
-  std::vector<uint16_t> listeners_;  // By port: the listener, or kNobody.
+  absl::flat_hash_map<Port, Listeners> listeners_;  // None without members.
 };
 
 }  // namespace devwire

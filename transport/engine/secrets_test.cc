@@ -209,7 +209,7 @@ TEST(PortTable, OtherDestinationsAndSecretsGetOtherPorts) {
 
 TEST(PortTable, TakenPortsAndListenersAreSkippedThenABlockIsOpened) {
   PortTable table(65536 - 8, 2, kSecret);  // Two blocks of four ports.
-  ASSERT_TRUE(table.AddListener(Port{65530}, 1));
+  ASSERT_TRUE(table.AddListener(Port{65530}, 1, false));
   std::set<uint16_t> used;
   const auto is_used = [&](Port port) {
     return used.count(static_cast<uint16_t>(port)) > 0;

@@ -70,8 +70,10 @@ class ConnectionObserver {
 
 // Bits of a readiness set.
 using Readiness = uint32_t;
-inline constexpr Readiness kReadable = 1;       // bytes, end of stream
-inline constexpr Readiness kWritable = 2;       // room in the send queue
+inline constexpr Readiness kReadable = 1;  // bytes, end of stream
+// Room in the send queue, and, when a send found none free, in the send buffers
+// of the stack.
+inline constexpr Readiness kWritable = 2;
 inline constexpr Readiness kSendCompleted = 4;  // PollSendCompletions has some
 inline constexpr Readiness kAcceptable = 8;     // listener: a connection waits
 inline constexpr Readiness kConnected = 16;     // the handshake is complete

@@ -135,9 +135,18 @@ void Connection::ShutdownReceive(Instant now) {
   }
 }
 
-void Connection::SetUserTimeout(std::optional<Duration> timeout) {
+void Connection::SetUserTimeout(std::optional<Duration> timeout, Instant now) {
+  const bool waits = timers_.IsSet(Timer::kRetransmit) ||
+                     (timers_.IsSet(Timer::kPersist) && tcb_.snd_wnd == 0);
+  if (!timeout) {
+    timers_.Stop(Timer::kUser);
+  } else if (timers_.IsSet(Timer::kUser)) {  // It counts since it was set.
+    timers_.Set(Timer::kUser,
+                timers_.Deadline(Timer::kUser) - *user_timeout_ + *timeout);
+  } else if (waits) {
+    timers_.Set(Timer::kUser, now + *timeout);
+  }
   user_timeout_ = timeout;
-  if (!timeout) timers_.Stop(Timer::kUser);
 }
 
 bool Connection::MayBeReopenedBy(const Segment& syn) const {

@@ -124,7 +124,7 @@ class Connection {
   void SetKeepAlive(const std::optional<KeepAlive::Options>& options,
                     Instant now);
   // From the next text sent on. Empty: data_retries alone decide. MUST-21.
-  void SetUserTimeout(std::optional<Duration> timeout);
+  void SetUserTimeout(std::optional<Duration> timeout, Instant now);
   // Every segment with text is acknowledged at once, as long as this is on.
   void SetQuickAck(bool is_on) { always_quick_ack_ = is_on; }
 

@@ -389,14 +389,32 @@ TEST(TimeoutTrace, UserTimeoutEndsItSooner) {
 TEST(TimeoutTrace, UserTimeoutIsSetLater) {
   Trace t = Trace::Established(NoBlackHole());
   const Duration rto = t.connection().stats().rto;
-  t.connection().SetUserTimeout(700_ms);
+  t.connection().SetUserTimeout(700_ms, t.now());
   t.Send(1000).Out(Full(0)).OutAt(rto, Full(0)).OutAt(3 * rto, Full(0));
   t.ExpectQuietUntil(700_ms).Expect(State::kClosed);
   Trace patient = Trace::Established(NoBlackHole());
-  patient.connection().SetUserTimeout(700_ms);
+  patient.connection().SetUserTimeout(700_ms, patient.now());
   patient.Send(1000).Out(Full(0)).OutAt(rto, Full(0));
-  patient.connection().SetUserTimeout(std::nullopt);
+  patient.connection().SetUserTimeout(std::nullopt, patient.now());
   patient.OutAt(3 * rto, Full(0)).OutAt(7 * rto, Full(0));
+}
+
+// What is under way has waited for as long as it has.
+TEST(TimeoutTrace, UserTimeoutCountsWhatWasSentBeforeItWasSet) {
+  for (const bool had_one : {true, false}) {
+    Trace::Setup setup = NoBlackHole();
+    if (had_one) setup.options.user_timeout = 300_s;
+    Trace t = Trace::Established(setup);
+    const Duration rto = t.connection().stats().rto;
+    t.Send(1000).Out(Full(0)).OutAt(rto, Full(0));
+    t.connection().SetUserTimeout(700_ms, t.now());
+    // Without one before, nobody has counted until now.
+    const Duration since = had_one ? Duration() : rto;
+    t.OutAt(3 * rto, Full(0));
+    t.ExpectQuietUntil(since + 699_ms).Expect(State::kEstablished);
+    t.ExpectQuietUntil(since + 700_ms).Expect(State::kClosed);
+    EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
+  }
 }
 
 // After a timeout all is sent again in slow start, as ACKs allow.
@@ -519,6 +537,22 @@ TEST(TimeoutTrace, UserTimeoutCountsBehindAClosedWindow) {
     t.ExpectQuietUntil(9'999_ms).Expect(State::kEstablished);
     t.ExpectQuietUntil(10_s).Expect(State::kClosed);
     EXPECT_EQ(t.connection().error(), TcpError::kTimedOut);
+  }
+}
+
+TEST(TimeoutTrace, UserTimeoutIsSetBehindAClosedWindow) {
+  for (const bool had_one : {true, false}) {
+    Trace::Setup setup;
+    if (had_one) setup.options.user_timeout = 300_s;
+    Trace t = Trace::Established(setup);
+    t.In(".  1:1(0) ack 1 win 0").Send(100).OutNothing();
+    for (int i = 0; i < 5; ++i) t.ExpectOneWithin(4_s);  // The last at 6.2 s.
+    const Duration since = had_one ? Duration() : 7_s;
+    // Without one before, nobody has counted until then.
+    t.At(7_s).connection().SetUserTimeout(10_s, t.now());
+    if (!had_one) t.ExpectOneWithin(6_s);
+    t.ExpectQuietUntil(since + 9'999_ms).Expect(State::kEstablished);
+    t.ExpectQuietUntil(since + 10_s).Expect(State::kClosed);
   }
 }
 

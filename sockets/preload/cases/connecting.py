@@ -11,7 +11,7 @@ import time
 from harness import (BAD_POINTER, IS_V6, MULTICAST, NOBODY, NOBODY_ELSE,
                      NOT_OURS, OWN, PEER, PORT, c, call_back, case, events,
                      fill, ipv4_case, libc, listener, outcome, peer, raw,
-                     receive_all, tcp, timeval)
+                     receive_all, tcp, timeval, wait_for)
 
 
 @case("connect", "SO_ERROR")
@@ -479,3 +479,58 @@ def errno_of_what_succeeds():
     yield libc.dup2(a.fileno(), 250), errno.errorcode[ctypes.get_errno()]
     ctypes.set_errno(errno.EXDEV)
     yield libc.close(250), errno.errorcode[ctypes.get_errno()]
+
+
+@case("connect", "TCP_SYNCNT")
+def nobody_answers():
+    keep = peer("full")
+    full = int(keep.makefile().readline())
+    waits, polls = tcp(), tcp()
+    polls.setblocking(False)
+    for s in polls, waits:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
+        yield outcome(s.connect, (PEER, full))
+    yield events(polls, 20000, select.POLLERR)
+    yield polls.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    yield events(polls)
+
+
+def accepted_by(listeners, count):
+    """Of the peer's calls, how many each of them has accepted."""
+    accepted = [[] for _ in listeners]
+    for s in listeners:
+        s.setblocking(False)
+
+    def all_are_here():
+        for i, s in enumerate(listeners):
+            while True:
+                try:
+                    accepted[i].append(s.accept()[0])
+                except BlockingIOError:
+                    break
+        return sum(map(len, accepted)) == count
+
+    return wait_for(all_are_here), [len(a) for a in accepted]
+
+
+@case("SO_REUSEPORT", "listen", "accept")
+def two_listen_on_one_port():
+    both = []
+    for _ in range(2):
+        s = tcp()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        s.bind((OWN, both[0].getsockname()[1] if both else 0))
+        yield outcome(s.listen, 64)
+        both.append(s)
+    port = both[0].getsockname()[1]
+    alone = tcp()
+    yield outcome(alone.bind, (OWN, port))
+    calls = [peer(f"call {OWN} {port}") for _ in range(24)]
+    all_came, counts = accepted_by(both, 24)
+    yield all_came, sum(counts), min(counts) > 0
+    both[0].close()
+    more = [peer(f"call {OWN} {port}") for _ in range(8)]
+    yield accepted_by(both[1:], 8)
+    both[1].close()
+    yield outcome(alone.bind, (OWN, port)) in (0, None)
+    del calls, more

@@ -1,6 +1,7 @@
 """Cases: bytes to and from a socket."""
 
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -9,8 +10,8 @@ import tempfile
 import threading
 import time
 
-from harness import (BAD_POINTER, NOT_OURS, c, case, events, fill, listener,
-                     outcome, peer, receive_all, tcp, timeval, wait_for,
+from harness import (BAD_POINTER, NOT_OURS, PEER, PORT, c, case, events, fill,
+                     listener, outcome, peer, receive_all, tcp, timeval, wait_for,
                      wait_readable)
 
 DONTWAIT, WAITALL, PEEK, TRUNC, MORE, OOB, NOSIGNAL = (
@@ -392,3 +393,23 @@ def fortified():
     yield c("__read_chk", s.fileno(), data, 3, 8), data.value
     yield c("__recv_chk", s.fileno(), data, 3, 8, 0), data.value
     yield c("__recvfrom_chk", s.fileno(), data, 3, 8, 0, None, None), data.value
+
+
+@case("MSG_OOB", "fcntl")
+def urgent_data_signals_the_owner():
+    signals = []
+    before = signal.signal(signal.SIGURG, lambda *_: signals.append("URG"))
+    try:
+        nobodys, ours, early = peer("urgent"), peer("urgent"), tcp()
+        for s in ours, early:
+            yield outcome(fcntl.fcntl, s, fcntl.F_SETOWN, os.getpid())
+        early.connect((PEER, PORT))
+        early.sendall(b"urgent\n")
+        for s in nobodys, ours, early:
+            s.sendall(b"g")
+            wait_for(lambda: outcome(s.recv, 1, OOB | PEEK) == 1)
+            wait_for(lambda: s is nobodys or signals)
+            yield fcntl.fcntl(s, fcntl.F_GETOWN) == os.getpid(), signals
+            signals.clear()
+    finally:
+        signal.signal(signal.SIGURG, before)

@@ -5,8 +5,9 @@ import select
 import socket
 import struct
 
-from harness import (BAD_POINTER, PEER, PORT, c, call_back, case, ipv4_case,
-                     listener, outcome, peer, receive_all, tcp, timeval)
+from harness import (BAD_POINTER, OWN, PEER, PORT, c, call_back, case, events,
+                     fill, ipv4_case, libc, listener, outcome, peer,
+                     receive_all, tcp, timeval)
 
 SOL, TCP, IP, V6 = (socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP,
                     socket.IPPROTO_IPV6)
@@ -218,3 +219,61 @@ def in_force():
     accepted, _keep = call_back(a)
     yield accepted.getsockopt(TCP, socket.TCP_MAXSEG)
     yield peer("echo").getsockopt(TCP, socket.TCP_MAXSEG) > 1300
+
+
+@case("TCP_DEFER_ACCEPT", "accept", "poll")
+def accept_waits_for_data():
+    for is_listening in False, True:
+        s = listener() if is_listening else tcp()
+        s.setsockopt(TCP, socket.TCP_DEFER_ACCEPT, 5)
+        if not is_listening:
+            s.bind((OWN, 0))
+            s.listen()
+        _keep = peer(f"call {OWN} {s.getsockname()[1]} 0.6")
+        yield events(s, 300)
+        yield events(s, 20000, select.POLLIN)
+        accepted = s.accept()[0]
+        accepted.setblocking(False)
+        yield outcome(accepted.recv, 10)
+
+
+@case("TCP_DEFER_ACCEPT", "accept")
+def accept_does_not_wait_for_ever():
+    s = listener()
+    s.setsockopt(TCP, socket.TCP_DEFER_ACCEPT, 1)
+    _keep = peer(f"call {OWN} {s.getsockname()[1]} 4")
+    yield events(s, 300)
+    accepted = s.accept()[0]
+    accepted.setblocking(False)
+    yield outcome(accepted.recv, 10)
+    accepted.setblocking(True)
+    yield receive_all(accepted, 2)
+
+
+def never_sent(s):
+    value = ctypes.c_int()
+    libc.ioctl(s.fileno(), 0x894b, ctypes.byref(value))  # SIOCOUTQNSD
+    return value.value
+
+
+@case("TCP_NOTSENT_LOWAT", "send", "poll")
+def unsent_data_is_bounded():
+    plain, bounded = peer("deaf"), peer("deaf")
+    bounded.setsockopt(TCP, socket.TCP_NOTSENT_LOWAT, 1)
+    for s in plain, bounded:
+        fill(s)
+        yield events(s), outcome(s.send, b"x", socket.MSG_DONTWAIT)
+    yield 2 * never_sent(bounded) < never_sent(plain)
+    bounded.setsockopt(TCP, socket.TCP_NOTSENT_LOWAT, 1 << 30)
+    yield events(bounded, 20000, select.POLLOUT)
+    yield bounded.send(b"x", socket.MSG_DONTWAIT)
+
+
+@case("TCP_USER_TIMEOUT", "SO_ERROR", "read", "write")
+def a_peer_that_takes_nothing():
+    s = peer("deaf")
+    fill(s)
+    s.setsockopt(TCP, socket.TCP_USER_TIMEOUT, 1000)
+    yield events(s, 20000, select.POLLERR)
+    yield outcome(s.recv, 1)
+    yield outcome(s.recv, 1), outcome(s.send, b"x")
