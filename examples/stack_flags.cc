@@ -3,7 +3,7 @@
 #include <charconv>
 
 #include "base/clock.h"
-#include "memreg/host_memory.h"
+#include "memreg/providers.h"
 
 namespace devwire::examples {
 namespace {
@@ -51,7 +51,8 @@ const char kStackFlagsUsage[] =
   --mtu BYTES          longest IP packet (the port's)
   --slot-bytes BYTES   receive slot (the smallest usual one that fits the MTU)
   --pool-bytes BYTES   device memory to use (64M); K, M, G are understood
-  --memory NAME        provider of device memory: memfd
+  --memory NAME        provider of device memory (memfd): memfd, udmabuf,
+                       dma-heap, vgem
   --no-pacing          a window leaves at once, not in bursts
   --capture FILE       write headers and drop reasons as pcapng
 )";
@@ -98,7 +99,8 @@ bool ApplyStackFlag(int flag, const char* value, StackFlags* flags) {
       flags->pool_bytes = ParseBytes(value).value_or(0);
       return flags->pool_bytes > 0;
     case kMemory:
-      return std::string_view(value) == "memfd";
+      flags->memory = value;
+      return IsMemoryProvider(value);
     case kCapture:
       flags->capture = value;
       return true;
@@ -126,7 +128,7 @@ std::optional<uint64_t> ParseBytes(std::string_view text) {
 
 absl::StatusOr<BoundStack> OpenStack(const StackFlags& flags, bool receives) {
   BoundStack bound;
-  auto memory = MemfdMemory::Allocate(flags.pool_bytes);
+  auto memory = AllocateDeviceMemory(flags.memory, flags.pool_bytes);
   if (!memory.ok()) return memory.status();
   bound.memory = std::move(*memory);
   auto dmabuf = bound.memory->Export();

@@ -24,6 +24,7 @@ struct StackFlags {
   StackOptions stack;
   bool has_address = false;
   uint32_t slot_bytes = 0;
+  std::string memory = "memfd";  // Its provider.
   uint64_t pool_bytes = 64u << 20;
   std::string capture;  // A pcapng of the headers; empty: none.
 };

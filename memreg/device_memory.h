@@ -63,6 +63,10 @@ class DeviceMemory {
   // the bytes visible first where that is needed.
   [[nodiscard]] virtual bool ReadOptionTails(
       std::span<const OptionTail> tails) = 0;
+
+ protected:
+  // OutOfRange when [offset, offset + size) is not wholly inside.
+  absl::Status CheckRange(uint64_t offset, size_t size) const;
 };
 
 }  // namespace devwire

@@ -14,13 +14,6 @@
 namespace devwire {
 namespace {
 
-absl::Status CheckRange(uint64_t offset, size_t size, size_t bytes) {
-  if (offset <= bytes && size <= bytes - offset) return absl::OkStatus();
-  return absl::OutOfRangeError(
-      absl::StrFormat("copy of %u bytes at offset %u: the memfd memory has %u",
-                      size, offset, bytes));
-}
-
 absl::Status CopyFailed(const char* call, ssize_t result) {
   return absl::InternalError(absl::StrFormat(
       "%s on memfd memory: %s", call,
@@ -28,6 +21,13 @@ absl::Status CopyFailed(const char* call, ssize_t result) {
 }
 
 }  // namespace
+
+absl::Status DeviceMemory::CheckRange(uint64_t offset, size_t size) const {
+  if (offset <= bytes() && size <= bytes() - offset) return absl::OkStatus();
+  return absl::OutOfRangeError(
+      absl::StrFormat("copy of %u bytes at offset %u: the %s memory has %u",
+                      size, offset, name(), bytes()));
+}
 
 absl::StatusOr<std::unique_ptr<MemfdMemory>> MemfdMemory::Allocate(
     size_t bytes) {
@@ -73,7 +73,7 @@ absl::StatusOr<std::unique_ptr<MemfdMemory>> MemfdMemory::Adopt(
 
 absl::Status MemfdMemory::CopyIn(uint64_t offset,
                                  std::span<const std::byte> from) {
-  if (absl::Status s = CheckRange(offset, from.size(), bytes()); !s.ok()) {
+  if (absl::Status s = CheckRange(offset, from.size()); !s.ok()) {
     return s;
   }
   while (!from.empty()) {
@@ -89,7 +89,7 @@ absl::Status MemfdMemory::CopyIn(uint64_t offset,
 
 absl::Status MemfdMemory::CopyOut(uint64_t offset,
                                   std::span<std::byte> to) const {
-  if (absl::Status s = CheckRange(offset, to.size(), bytes()); !s.ok()) {
+  if (absl::Status s = CheckRange(offset, to.size()); !s.ok()) {
     return s;
   }
   while (!to.empty()) {
@@ -103,19 +103,19 @@ absl::Status MemfdMemory::CopyOut(uint64_t offset,
   return absl::OkStatus();
 }
 
-bool MemfdMemory::needs_make_visible() const {
+bool HostDeviceMemory::needs_make_visible() const {
   const VerbsTable* const table = verbs_if_loaded();
   return table != nullptr && table->softnic_make_visible != nullptr;
 }
 
-void MemfdMemory::MakeVisible() {
+void HostDeviceMemory::MakeVisible() {
   if (needs_make_visible()) verbs().softnic_make_visible();
 }
 
-bool MemfdMemory::ReadOptionTails(std::span<const OptionTail> tails) {
+bool HostDeviceMemory::ReadOptionTails(std::span<const OptionTail> tails) {
   for (const OptionTail& tail : tails) {
     if (tail.length == 0 || tail.length > kMaxOptionTailBytes) return false;
-    if (!CheckRange(tail.offset, tail.length, bytes()).ok()) return false;
+    if (!CheckRange(tail.offset, tail.length).ok()) return false;
   }
   MakeVisible();
   for (const OptionTail& tail : tails) {

@@ -1,7 +1,8 @@
-// Host memory that plays a device's part: a memfd, accepted by softnic alone.
+// Host memory that plays a device's part.
 //
-// It is never mapped here: CopyIn and CopyOut are pwrite(2) and pread(2). So no
-// code of the stack can touch payload by mistake, exactly as with a GPU.
+// MemfdMemory is accepted by softnic alone, and never mapped here: CopyIn and
+// CopyOut are pwrite(2) and pread(2). So no code of the stack can touch payload
+// by mistake, exactly as with a GPU.
 #ifndef MEMREG_HOST_MEMORY_H_
 #define MEMREG_HOST_MEMORY_H_
 
@@ -11,7 +12,18 @@
 
 namespace devwire {
 
-class MemfdMemory final : public DeviceMemory {
+// What providers of host memory share: the CPU can read it at any time.
+class HostDeviceMemory : public DeviceMemory {
+ public:
+  // softnic writes late when told to (`late_scatter`): its exported
+  // softnic_make_visible ends that. With any other library: nothing to do.
+  void MakeVisible() override;
+  bool needs_make_visible() const override;
+  [[nodiscard]] bool ReadOptionTails(
+      std::span<const OptionTail> tails) override;
+};
+
+class MemfdMemory final : public HostDeviceMemory {
  public:
   // `bytes` is rounded up to whole pages; zeroed. ResourceExhausted when the
   // kernel refuses.
@@ -29,12 +41,6 @@ class MemfdMemory final : public DeviceMemory {
   absl::Status CopyIn(uint64_t offset,
                       std::span<const std::byte> from) override;
   absl::Status CopyOut(uint64_t offset, std::span<std::byte> to) const override;
-  // softnic writes late when told to (`late_scatter`): its exported
-  // softnic_make_visible ends that. With any other library: nothing to do.
-  void MakeVisible() override;
-  bool needs_make_visible() const override;
-  [[nodiscard]] bool ReadOptionTails(
-      std::span<const OptionTail> tails) override;
 
  private:
   explicit MemfdMemory(DmaBuf buffer) : buffer_(std::move(buffer)) {}

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "base/clock.h"
-#include "memreg/host_memory.h"
+#include "memreg/providers.h"
 #include "sockets/errno_map.h"
 #include "sockets/stack_core.h"
 
@@ -95,17 +95,15 @@ absl::StatusOr<std::unique_ptr<Stack>> Stack::Open(
 absl::StatusOr<PoolId> Stack::BindMemory(const DmaBuf& dmabuf,
                                          const PoolOptions& options) {
   if (absl::Status status = core_->Usable(); !status.ok()) return status;
-  // A memfd can be read through its descriptor: option bytes, never payload.
-  std::unique_ptr<DeviceMemory> adopted;
-  if (dmabuf.origin() == "memfd") {
-    absl::StatusOr<DmaBuf> copy = dmabuf.Duplicate();
-    if (!copy.ok()) return copy.status();
-    auto memory = MemfdMemory::Adopt(*std::move(copy));
-    if (!memory.ok()) return memory.status();
-    adopted = *std::move(memory);
-  }
-  DeviceMemory* memory = adopted.get();
-  return core_->Bind(dmabuf, memory, std::move(adopted), options);
+  // Host memory can be read through its descriptor: option bytes, never
+  // payload.
+  absl::StatusOr<DmaBuf> copy = dmabuf.Duplicate();
+  if (!copy.ok()) return copy.status();
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> adopted =
+      AdoptDeviceMemory(*copy);
+  if (!adopted.ok()) return adopted.status();
+  DeviceMemory* const memory = adopted->get();
+  return core_->Bind(dmabuf, memory, *std::move(adopted), options);
 }
 
 absl::StatusOr<PoolId> Stack::BindMemory(DeviceMemory& memory,

@@ -90,8 +90,9 @@ def end(*processes):
 
 class Demo:
 
-    def __init__(self, file, folder, corrupt, pool_bytes):
+    def __init__(self, file, folder, corrupt, pool_bytes, memory="memfd"):
         self.pool_bytes = pool_bytes
+        self.memory = memory
         self.file = file
         self.folder = folder
         self.corrupt = corrupt
@@ -156,15 +157,18 @@ class Demo:
 
     def cable(self, mtu):
         what = f"cable, MTU {mtu}"
+        if self.memory != "memfd":
+            what += ", " + self.memory
         copy = self.folder / "copy"
         path = self.folder / f"cable{mtu}"
         common = f"port=shm:{path},mtu={mtu},mode=process"
         listen = ["listen", f"10.77.0.2:{PORT}", "-o", copy,
                   "--address", "10.77.0.2/24", "--quiet", "--mtu", str(mtu),
-                  "--pool-bytes", str(self.pool_bytes)]
+                  "--pool-bytes", str(self.pool_bytes),
+                  "--memory", self.memory]
         send = ["send", f"10.77.0.2:{PORT}", self.file,
                 "--address", "10.77.0.1/24", "--quiet", "--mtu", str(mtu),
-                "--pool-bytes", str(self.pool_bytes)]
+                "--pool-bytes", str(self.pool_bytes), "--memory", self.memory]
         if self.corrupt:
             send += ["--corrupt-at", str(random.randrange(self.size))]
         receiver = sender = None
@@ -332,6 +336,9 @@ def main():
                         help="bytes of the file that is made (1 GiB)")
     parser.add_argument("--pool-bytes", type=int, default=64 << 20,
                         help="device memory on each side (64 MiB)")
+    parser.add_argument("--memory", default="memfd",
+                        help="its provider, and the cable alone: udmabuf, "
+                        "dma-heap, vgem (memfd, and both)")
     parser.add_argument("--dwcat", type=pathlib.Path, default=DWCAT)
     parser.add_argument("--softnic", type=pathlib.Path, default=SOFTNIC)
     parser.add_argument("--inside", help=argparse.SUPPRESS)
@@ -348,11 +355,12 @@ def main():
         file = pathlib.Path(arguments.file or folder / "file").resolve()
         if not arguments.file:
             make_file(file, arguments.size)
-        demo = Demo(file, folder, arguments.corrupt, arguments.pool_bytes)
+        demo = Demo(file, folder, arguments.corrupt, arguments.pool_bytes,
+                    arguments.memory)
         try:
             for mtu in (9000, 1500):
                 demo.cable(mtu)
-            if not arguments.corrupt:
+            if not arguments.corrupt and arguments.memory == "memfd":
                 run_inside_namespace(demo, arguments.mtu)
         except Failure as failure:
             demo.complaints.append(str(failure))

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "memreg/dmabuf.h"
-#include "memreg/host_memory.h"
+#include "memreg/providers.h"
 #include "sockets/errno_map.h"
 #include "sockets/preload/real_libc.h"
 
@@ -88,15 +88,13 @@ int64_t DevmemBindings::Register(Stack& stack, int fd,
                      .inode = file.st_ino,
                      .bytes = bytes,
                      .is_receive = is_receive};
-  absl::StatusOr<PoolId> pool;
-  if (is_memfd) {
-    auto memory = MemfdMemory::Adopt(std::move(dmabuf));
-    if (!memory.ok()) return Refuse(memory.status());
-    made.memory = *std::move(memory);
-    pool = stack.BindMemory(*made.memory, options);
-  } else {
-    pool = stack.BindMemory(dmabuf, options);
-  }
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> memory =
+      AdoptDeviceMemory(dmabuf);
+  if (!memory.ok()) return Refuse(memory.status());
+  made.memory = *std::move(memory);
+  const absl::StatusOr<PoolId> pool =
+      made.memory != nullptr ? stack.BindMemory(*made.memory, options)
+                             : stack.BindMemory(dmabuf, options);
   if (!pool.ok()) return Refuse(pool.status());
   made.pool = *pool;
   registered_.push_back(std::move(made));

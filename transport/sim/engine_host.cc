@@ -123,9 +123,8 @@ void EngineHost::CheckGather(uint64_t addr) {
 }
 
 void EngineHost::Listen(Port port) {
-  const auto result = engine_->Listen({.local = {options_.ip, port},
-                                       .pool = kFirstDevicePool,
-                                       .backlog = 64});
+  const auto result = engine_->Listen(
+      {.local = {options_.ip, port}, .pool = kFirstDevicePool, .backlog = 64});
   CHECK(result.error == OpenError::kNone);
   listener_ = result.id;
 }
