@@ -6,10 +6,10 @@
 // it thread by thread. So it includes nothing and spells its builtins below.
 //
 // Reads:  aligned granules of 16 bytes that hold bytes of the tile, and no
-//         others. An allocation of a GPU starts and ends on a multiple of 16,
-//         so a tile's last granule is in its allocation too. Bytes of such a
-//         granule that are not the tile's may be written meanwhile (by a NIC):
-//         they are shifted out.
+//         others. An allocation of a GPU starts on a multiple of 256 and is
+//         mapped in whole pages, so its first and last granules can be read
+//         too. Bytes of such a granule that are not the tile's may be written
+//         meanwhile (by a NIC): they are shifted out.
 // Writes: the tile's bytes alone: whole granules, and up to 15 single bytes at
 //         each end, because the neighbouring bytes are another tile's.
 // Threads: 32 a tile. They share nothing, so the width of a warp or wavefront

@@ -9,8 +9,7 @@ namespace devwire {
 namespace {
 
 constexpr char kCudaNextStep[] =
-    "Install NVIDIA's driver (560 or newer recommended; CUDA 11.7 needs 515), "
-    "or name its library";
+    "Install NVIDIA's driver (515 or newer: CUDA 11.7), or name its library";
 constexpr char kHipNextStep[] =
     "Install ROCm's HIP runtime (5.2 or newer), or name its library";
 
