@@ -3,7 +3,6 @@
 #include "memreg/gpu_runtime.h"
 
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -29,14 +28,10 @@ struct VendorCase {
   std::vector<std::string> runtime, compiler, optional;
 };
 
-std::string Absolute(const std::string& path) {
-  return std::string(get_current_dir_name()) + "/" + path;
-}
-
 std::vector<VendorCase> Vendors() {
   return {
       {GpuVendor::kCuda,
-       Absolute("memreg/libfake_cuda.so"),
+       "memreg/libfake_cuda.so",
        {"cuInit",
         "cuDriverGetVersion",
         "cuDeviceGetCount",
@@ -76,7 +71,7 @@ std::vector<VendorCase> Vendors() {
         "nvrtcGetCUBIN", "nvrtcGetErrorString"},
        {"cuMemGetHandleForAddressRange", "cuFlushGPUDirectRDMAWrites"}},
       {GpuVendor::kHip,
-       Absolute("memreg/libfake_hip.so"),
+       "memreg/libfake_hip.so",
        {"hipInit",
         "hipDriverGetVersion",
         "hipGetDeviceCount",
