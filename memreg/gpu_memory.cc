@@ -117,13 +117,6 @@ std::string_view GpuMemory::name() const {
   return GpuVendorName(device_.runtime().vendor);
 }
 
-absl::Status GpuMemory::CheckRange(uint64_t offset, size_t size) const {
-  if (offset <= bytes_ && size <= bytes_ - offset) return absl::OkStatus();
-  return absl::OutOfRangeError(
-      absl::StrFormat("copy of %u bytes at offset %u: the %s memory has %u",
-                      size, offset, name(), bytes_));
-}
-
 absl::StatusOr<DmaBuf> GpuMemory::Export() const {
   const GpuScope scope(device_);
   if (!scope.status().ok()) return scope.status();

@@ -75,7 +75,6 @@ class GpuMemory final : public DeviceMemory {
 
   absl::Status Prepare();
   void FindVisibility();
-  absl::Status CheckRange(uint64_t offset, size_t size) const;
   absl::StatusOr<DmaBuf> ExportByHsa() const;
   bool ReadTailBatch(std::span<const OptionTail> tails);
 
