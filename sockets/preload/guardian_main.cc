@@ -10,6 +10,7 @@
 //     | <SEQ=any><CTL=SYN> ----------------->|
 //     |<-------- <SEQ=u><ACK=v><CTL=ACK> ----|
 //     | <SEQ=v><CTL=RST> ------------------->| "connection reset by peer"
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <time.h>
@@ -41,6 +42,9 @@ namespace {
 // 500 ms once (tcp_invalid_ratelimit).
 constexpr int kRounds = 3;
 constexpr Duration kRound = 300_ms;
+constexpr Duration kLook = 5_ms;  // At least so often, however much arrives.
+constexpr size_t kAtOnce = 256;
+constexpr int kKeptBytes = 256 << 20;
 // The process holds the device until the kernel has taken all of it apart.
 constexpr Duration kOpenPatience = 2_s;
 
@@ -80,34 +84,42 @@ std::vector<Stranded> StrandedIn(const ProcessRecord& record) {
   return out;
 }
 
-// Asks all of them once; those that did not answer stay in `peers`.
+// Asks all of them once, kAtOnce at a time: a stream is tens of KiB that the
+// kernel has to find, and those that have answered make room. Those that did
+// not stay in `peers`.
 void AskOnce(Stack& stack, std::vector<Stranded>* peers) {
-  std::vector<std::unique_ptr<Stream>> asked;
-  for (const Stranded& peer : *peers) {
-    auto stream =
-        stack.StartConnect(peer.remote, {.local_port = peer.local.port});
-    asked.push_back(stream.ok() ? *std::move(stream) : nullptr);
-    while (stack.Poll()) {
-    }
-  }
+  struct Asked {
+    std::unique_ptr<Stream> stream;
+    size_t peer;
+    Instant until;
+  };
   const MonotonicClock clock;
-  const Instant until = clock.Now() + kRound;
+  std::vector<Asked> asked;
   std::vector<Stranded> silent;
-  while (true) {
-    while (stack.Poll() && clock.Now() < until) {  // All answers, then a look.
+  size_t next = 0;
+  while (next < peers->size() || !asked.empty()) {
+    for (; next < peers->size() && asked.size() < kAtOnce; ++next) {
+      const Stranded& peer = (*peers)[next];
+      auto stream =
+          stack.StartConnect(peer.remote, {.local_port = peer.local.port});
+      if (!stream.ok()) continue;  // No route, no room: nothing to do.
+      asked.push_back({*std::move(stream), next, clock.Now() + kRound});
+      while (stack.Poll()) {
+      }
     }
-    silent.clear();
-    for (size_t i = 0; i < asked.size(); ++i) {
-      if (asked[i] == nullptr) continue;  // No route, no room: nothing to do.
-      const auto info = asked[i]->Info();
-      if (info.ok() && info->segments_in == 0) silent.push_back((*peers)[i]);
+    const Instant look = clock.Now() + kLook;
+    while (stack.Poll() && clock.Now() < look) {  // All answers, then a look.
     }
-    if (silent.empty() || clock.Now() >= until) break;
+    const size_t ended = std::erase_if(asked, [&](Asked& a) {
+      const auto info = a.stream->Info();
+      const bool has_answered = !info.ok() || info->segments_in > 0;
+      if (!has_answered && clock.Now() < a.until) return false;
+      if (!has_answered) silent.push_back((*peers)[a.peer]);
+      a.stream->Abort("the process is dead");
+      return true;
+    });
     const timespec nap = {0, 1'000'000};
-    nanosleep(&nap, nullptr);
-  }
-  for (auto& stream : asked) {
-    if (stream != nullptr) stream->Abort("the process is dead");
+    if (ended == 0) nanosleep(&nap, nullptr);
   }
   while (stack.Poll()) {
   }
@@ -117,6 +129,9 @@ void AskOnce(Stack& stack, std::vector<Stranded>* peers) {
 absl::Status ResetAll(ShimConfig config, const ProcessRecord& record) {
   std::vector<Stranded> peers = StrandedIn(record);
   if (peers.empty()) return absl::OkStatus();
+  // What one stream gave back is the next one's: the kernel is not asked again.
+  mallopt(M_TRIM_THRESHOLD, kKeptBytes);
+  mallopt(M_MMAP_THRESHOLD, kKeptBytes);
   config.stack.max_connections = record.connection_count;
   config.stack.tcp.syn_retries = 0;  // Behind the RST it would open one anew.
   auto stack = OpenStack(config, kOpenPatience);
