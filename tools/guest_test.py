@@ -61,8 +61,9 @@ def soft_rdma():
     report(made.returncode == 0, "a soft RDMA device", made.stderr)
     refused = run(BIN / "examples/dwcat", "listen", "127.0.0.1:7000", "-o",
                   "/tmp/none", "--device", "rxe0", timeout=60)
-    report(refused.returncode != 0 and "raw packet" in refused.stderr.lower(),
-           "rxe is refused for its missing raw packet QPs", refused.stderr)
+    report(refused.returncode != 0 and "it lacks" in refused.stderr and
+           "IBV_RAW_PACKET_CAP_IP_CSUM" in refused.stderr,
+           "rxe is refused for what it lacks", refused.stderr)
 
 
 def inside():
